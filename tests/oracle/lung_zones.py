@@ -70,7 +70,8 @@ def depths_of(inside: np.ndarray, steps: np.ndarray) -> np.ndarray:
     border[1:-1, 1:-1, 1:-1] = False
     outside = np.isin(rest, [i for i in range(1, n + 1) if border[rest == i].any()])
     depths = np.where(outside, 0.0, np.inf)
-    others = np.argwhere(outside)
+    # The nearest voxel outside has a face in common with a voxel that is not outside.
+    others = np.argwhere(outside & ndimage.binary_dilation(~outside))
     if len(others):
         for voxel in np.argwhere(~outside):
             squares = ((others - voxel) * steps) ** 2

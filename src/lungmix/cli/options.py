@@ -177,6 +177,24 @@ KernelReference = Annotated[
         metavar="HU,HU",
     ),
 ]
+Zones = Annotated[
+    str | None,
+    typer.Option(
+        help="Divide each lung into thirds, halves, core and peel and measure these zones in zones.csv: thirds and "
+        "halves of equal 'volume' or of equal 'height'; 'none' deletes zones; by default as in the last run on STORE, "
+        "or 'none'.",
+        metavar="volume|height|none",
+    ),
+]
+ZonesBy = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        help="Thirds and halves of a lung have equal 'volume' or equal 'height'; 'none' deletes the zones; by default "
+        "as in the last run on STORE, or 'volume'.",
+        metavar="volume|height|none",
+    ),
+]
 ExcludeFlagged = Annotated[
     bool | None,
     typer.Option(

@@ -173,6 +173,7 @@ def result_values(store: str, result: RunResult) -> dict[str, Any]:
         "spacing_mm": result.spacings,
         "spent": {stage: spent.to_dict() for stage, spent in result.spent.items()},
         **({"radiomics": result.radiomics} if result.radiomics else {}),
+        **({"zones": result.zones} if result.zones else {}),
         **fits_json(result.fits, result.comparison, result.selection),
     }
 

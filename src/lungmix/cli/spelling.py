@@ -58,6 +58,7 @@ OPTIONS = {
     "what": "--what",
     "with_ct": "--with-ct",
     "workers": "--workers",
+    "zones": "--zones",
 }
 """Option by name of a parameter, or by ``NAME=VALUE`` if a value, or an item of a list, has a separate option."""
 
@@ -71,6 +72,7 @@ COMMANDS = {
     "Pipeline.measure": "lungmix measure STORE",
     "Pipeline.remove": "lungmix remove STORE CASE",
     "Pipeline.run": "lungmix run STORE SOURCE",
+    "Pipeline.zones": "lungmix zones STORE",
     "lungmix.evaluate": "lungmix evaluate STORE REFERENCE",
     "lungmix.run": "lungmix run STORE SOURCE",
 }

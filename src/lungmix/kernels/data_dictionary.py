@@ -136,6 +136,39 @@ MEASUREMENTS: tuple[Column, ...] = _columns()
 """Columns of ``measurements.csv`` for models of five components; others have ``component_1`` ... instead of tissues."""
 
 
+ALL, BOTH = "all", "both"
+"""Values of columns of ``zones.csv``: all parts of a lung together, and both lungs together."""
+
+
+def _zone_columns() -> tuple[Column, ...]:
+    of = "voxels of the zone"
+    shares = [
+        *(Column(t.key, "%", f"{t.name}, of {of}") for t in TISSUES),
+        Column("lung_involvement", "%", f"GGO, consolidation and other together, of {of}"),
+    ]
+    return (
+        Column("case", "", "name of the scan"),
+        Column("zone", "", "side, third, half and depth joined by _, without those of which the row has all"),
+        Column("side", "", "right, left, or both lungs together"),
+        Column("third", "", "upper, middle or lower third of the lung, or all"),
+        Column("half", "", "ventral or dorsal half of the lung, or all"),
+        Column("depth", "", "core, or peel: lung nearer than 20 mm to the surface of the lung; or all"),
+        Column("lung_ml", "mL", "volume of the zone"),
+        *shares,
+        *_densities(of),
+        *(Column(f"{t.key}_ml", "mL", f"volume of {t.name} in the zone") for t in TISSUES),
+        Column("voxels", "", of),
+        Column("mass_g", "g", f"mass of {of}, at a density of 1 + HU / 1000 g/mL, and 0 g/mL below -1000 HU"),
+        *_expected(shares),
+        Column("by", "", "thirds and halves of a lung have equal extents (height) or equal volumes (volume)"),
+        *_MADE_WITH,
+    )
+
+
+ZONES: tuple[Column, ...] = _zone_columns()
+"""Columns of ``zones.csv``, one row per zone of a case and per sum of zones, for models of five components."""
+
+
 _AERATED_INVOLVEMENT = Column(
     "aerated_involvement", "%", "GGO, consolidation and other together, of the voxels of the aerated lungs"
 )

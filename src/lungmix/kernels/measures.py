@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import fsum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.data_dictionary import AERATED_BANDS, EXPECTED, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
+from lungmix.kernels.data_dictionary import AERATED_BANDS, ALL, BOTH, EXPECTED, HAA_ABOVE, HAA_BANDS, LAA_THRESHOLDS
 from lungmix.kernels.histogram import FIRST_HU, N_HU, weighted_sum
 from lungmix.kernels.percentiles import percentiles
-from lungmix.tissue import AIRWAY, ELSEWHERE, INVOLVED, LUNGS, SIDES, TISSUES, Tissue
+from lungmix.tissue import (
+    AIRWAY,
+    ELSEWHERE,
+    INVOLVED,
+    LUNG_ZONES,
+    LUNGS,
+    SIDES,
+    TISSUES,
+    ZONE_DEPTHS,
+    ZONE_HALVES,
+    ZONE_THIRDS,
+    Tissue,
+)
 
 Counts = npt.NDArray[np.uint64]
 Table = npt.NDArray[np.uint8]
@@ -172,6 +185,54 @@ def measure_dense(parts: Counts, table: Table, voxel_ml: float, posteriors: Post
         "aerated_involvement": by_label,
         f"aerated_involvement{EXPECTED}": expected,
     }
+
+
+def measure_zones(zones: Counts, table: Table, voxel_ml: float, posteriors: Posteriors) -> list[dict[str, Any]]:
+    """Return the measurements of lung zones and of their sums: the rows of ``zones.csv`` of a scan.
+
+    Parameters
+    ----------
+    zones : ndarray of uint64, shape (24, 65536)
+        Histograms in the order of `lungmix.tissue.LUNG_ZONES`.
+    table, voxel_ml, posteriors : ndarray, float, ndarray
+        See `measure_scan`.
+
+    Returns
+    -------
+    list of dict
+        One row for each zone; and for the right lung, the left lung and both together one row for the whole, each
+        third, each half, core and peel, and each half of each third. Values are NaN where there are no voxels.
+    """
+    rows = []
+    for side in (*LUNGS, None):
+        for third, half, depth in product((None, *ZONE_THIRDS), (None, *ZONE_HALVES), (None, *ZONE_DEPTHS)):
+            is_zone = None not in (side, third, half, depth)
+            if not is_zone and depth is not None and (third, half) != (None, None):
+                continue
+            selected = [
+                zone
+                for zone in LUNG_ZONES
+                if (side is None or zone.side == side)
+                and (third is None or zone.third == third)
+                and (half is None or zone.half == half)
+                and (depth is None or zone.depth == depth)
+            ]
+            counts = sum_of(zones, selected)
+            parts = {"side": side, "third": third, "half": half, "depth": depth}
+            names = {key: BOTH if part is None and key == "side" else "" if part is None else part.key
+                     for key, part in parts.items()}  # fmt: skip
+            expected = {f"{key}{EXPECTED}": share for key, share in expected_shares(counts, posteriors).items()}
+            further = _further(counts, voxel_ml, None, ())
+            rows.append(
+                {
+                    "zone": "_".join(name for name in names.values() if name),
+                    **{key: name or ALL for key, name in names.items()},
+                    **measure_counts(counts, table, voxel_ml),
+                    "mass_g": further["mass_g"],
+                    **expected,
+                }
+            )
+    return rows
 
 
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:

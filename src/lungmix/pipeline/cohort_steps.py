@@ -13,18 +13,27 @@ from lungmix.parameters import POOL_LUNGS, FitParameters
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
+from lungmix.pipeline.zones import zone_stages
 from lungmix.stages import fit, mask, quality, regions
 from lungmix.stages.base import Stage
 from lungmix.stages.flags import flagged_cases, flags_of
 from lungmix.stages.harmonise import notes_of
 from lungmix.stages.label import LabelStage, without_sides
-from lungmix.stages.measure import drop_rows, excluded_regions, measure_cohort, measured_cases
+from lungmix.stages.measure import (
+    drop_rows,
+    drop_stale_rows,
+    excluded_regions,
+    has_zones,
+    measure_cohort,
+    measured_cases,
+)
 from lungmix.stages.plausibility import not_pooled
 from lungmix.stages.pool import without_lungs
 from lungmix.stages.sides import SideStage
-from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, Cohort
+from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, ZONES_FILE, Cohort
 from lungmix.store.choices import last_quality, last_smoothing
 from lungmix.store.models import model_use, stored_id
+from lungmix.store.schema import ZONE
 from lungmix.tissue import Tissue
 
 MEASURE = "measure"
@@ -35,6 +44,11 @@ _SHOWN = 5
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
     """Return the stage that labels with a model of the store, and under a Potts prior if the store remembers one."""
     return LabelStage(model, stored_id(cohort, model).name, before, last_smoothing(cohort))
+
+
+def label_stages(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> list[Stage]:
+    """Return the stages that label with a model of the store, and make lung zones if the store remembers them."""
+    return [label_stage_of(cohort, model, before), *zone_stages(cohort)]
 
 
 def resolve_model(
@@ -207,8 +221,13 @@ def measure_cases(
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
                 table = measure_cohort(cohort, names, model, regions, RADIOMICS_FILE)
                 result.radiomics = table if radiomics else []
+            zoned = [name for name in names if has_zones(cohort[name])]
+            if zoned:
+                result.zones = measure_cohort(cohort, zoned, model, regions, ZONES_FILE)
+            else:
+                drop_stale_rows(cohort, lambda case: {ZONE})
 
-    runner.run_cohort_step("the measurements", step, [*stages, label_stage_of(cohort, model)] if stages else [], result)
+    runner.run_cohort_step("the measurements", step, [*stages, *label_stages(cohort, model)] if stages else [], result)
 
 
 def add_flags(cohort: Cohort, result: RunResult, names: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from lungmix.parameters import (
     MaskLabels,
     MaskParameters,
     check_smoothing,
+    check_zones,
 )
 from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
 from lungmix.pipeline.result import RunResult
@@ -53,6 +54,7 @@ def run(
     beta: float | None = None,
     harmonise: str | None = None,
     kernel_reference: Sequence[float] | None = None,
+    zones: str | None = None,
     report: str | Path | None = None,
     client: Client | None = None,
     workers: int | None = None,
@@ -68,9 +70,9 @@ def run(
     sources : str, Path or Scan, or sequence of these
         Files and folders with scans, in addition to the cases that the store holds.
     mask, model, fit, intake, series, chunk_slices, accept_hu, masks, mask_labels, mask_with, mask_weights, mask_device,
-    quality, smooth, beta, harmonise, kernel_reference
-        See `lungmix.Pipeline.run`. The store remembers `mask`, `fit`, `quality`, `smooth`, `beta` and the harmonisation
-        of the last run, and no other values.
+    quality, smooth, beta, harmonise, kernel_reference, zones
+        See `lungmix.Pipeline.run`. The store remembers `mask`, `fit`, `quality`, `smooth`, `beta`, `zones` and the
+        harmonisation of the last run, and no other values.
     report : str or Path, optional
         Folder for an HTML report of all cases of the store, such as ``"page"``; open its ``index.html`` in a browser.
     client : distributed.Client, optional
@@ -106,6 +108,7 @@ def run(
     # Check parameters first, so that no store is created if they are invalid.
     check_slices(chunk_slices)
     check_smoothing(smooth, beta)
+    check_zones(zones)
     if harmonise is not None:
         HarmoniseParameters.of(harmonise, kernel_reference)
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
@@ -134,6 +137,7 @@ def run(
             beta=beta,
             harmonise=harmonise,
             kernel_reference=kernel_reference,
+            zones=zones,
         )
         if report is not None:
             result.page = write_page(cohort, report, result.failed, callback=callback)

@@ -20,12 +20,21 @@ from lungmix.intake.case_names import persist_case_numbers
 from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
-from lungmix.parameters import HARMONISERS, FitParameters, IntakeParameters, MaskLabels, MaskParameters, check_smoothing
+from lungmix.parameters import (
+    HARMONISERS,
+    ZONES_BY_VOLUME,
+    FitParameters,
+    IntakeParameters,
+    MaskLabels,
+    MaskParameters,
+    check_smoothing,
+    check_zones,
+)
 from lungmix.pipeline.cohort_steps import (
     add_flags,
     compare_models,
     complete_cases,
-    label_stage_of,
+    label_stages,
     measure_cases,
     measure_quality,
     resolve_model,
@@ -35,7 +44,8 @@ from lungmix.pipeline.masks import plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
-from lungmix.pipeline.staleness import stale_stages
+from lungmix.pipeline.staleness import fault_of_labels, stale_stages
+from lungmix.pipeline.zones import remember_zones, zone_stages
 from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.stages.base import Stage, Status
@@ -51,6 +61,7 @@ from lungmix.stages.worst_slices import drop_slices
 from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import (
     last_harmonisation,
+    last_zones,
     remember_fit,
     remember_quality,
     remember_smoothing,
@@ -58,7 +69,7 @@ from lungmix.store.choices import (
     resolve_mask,
 )
 from lungmix.store.models import stored_id, stored_model
-from lungmix.store.schema import HARMONISE
+from lungmix.store.schema import HARMONISE, ZONE
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
@@ -141,6 +152,7 @@ class Pipeline:
         beta: float | None = None,
         harmonise: str | None = None,
         kernel_reference: Sequence[float] | None = None,
+        zones: str | None = None,
     ) -> RunResult:
         """Run every stage that is not done yet, for the scans of sources and for the cases that the store holds.
 
@@ -191,9 +203,14 @@ class Pipeline:
         kernel_reference : sequence of float, optional
             Standard deviations of the frequency bands that ``"kernel"`` brings scans to, HU; by default those of
             `lungmix.parameters.KERNEL_REFERENCE_HU`.
+        zones : {"volume", "height", "none"}, optional
+            Divide each lung into thirds, halves, core and peel, and measure these lung zones: ``"volume"`` makes thirds
+            and halves of equal volume, ``"height"`` of equal extent; ``"none"`` makes no zones and deletes those of
+            the store. By default as in the last run on the store, or none.
         """
         check_slices(chunk_slices)
         check_smoothing(smooth, beta)
+        check_zones(zones)
         check_harmonisation(self.cohort, harmonise, kernel_reference, masks is not None or mask_with is not None)
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
         result = RunResult()
@@ -203,6 +220,7 @@ class Pipeline:
         scans = retained.scans
         remember_quality(self.cohort, quality)
         remember_smoothing(self.cohort, smooth, beta)
+        remember_zones(self.cohort, zones)
         remember_fit(self.cohort, fit)
         harmonised = remember_harmonisation(self.cohort, harmonise, kernel_reference)
         mask_stage = plan_masks(
@@ -210,12 +228,12 @@ class Pipeline:
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
         steps: list[Stage] = [ConvertStage(scans, chunk_slices, mask_stage.air_hu), *harmonised, mask_stage]
-        stages = steps if given is None else [*steps, LabelStage(given)]
+        stages = steps if given is None else [*steps, LabelStage(given), *zone_stages(self.cohort)]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
             # Labels by a given model need not wait for the other cases.
             resolve_model(self._runner, given, [], fit, result)
-            stages = [*steps, label_stage_of(self.cohort, given)]
+            stages = [*steps, *label_stages(self.cohort, given)]
             self._runner.run_cases("label", self._all_names(scans), [*stages, QualityStage()], result)
             self._drop_unconverted(retained)
         else:
@@ -400,6 +418,27 @@ class Pipeline:
         self._label_all(result)
         return result
 
+    @_locked
+    def zones(self, zones: str | None = None) -> RunResult:
+        """Divide the lungs of all labelled cases into zones and measure these, or delete the lung zones of the store.
+
+        A case with a mask fails if it has no labels, or labels by another model than that of the store.
+
+        Parameters
+        ----------
+        zones : {"volume", "height", "none"}, optional
+            See `run`; by default the rule of the last run, or ``"volume"``.
+        """
+        result = self._result_of_store()
+        remember_zones(self.cohort, zones or last_zones(self.cohort) or ZONES_BY_VOLUME)
+        if result.model is not None:
+            stages, model = label_stages(self.cohort, result.model), result.model
+            names = [name for name, case in self.cohort.items() if fault_of_labels(case, model) is None]
+            drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages) if case.name in names else ())
+            self._runner.run_cases(ZONE, names, stages, result)
+            measure_cases(self._runner, result)
+        return result
+
     @accepts_earlier_names(parameters="fit")
     @_locked
     def relabel(self, model: str | Path | TissueModel, fit: FitParameters | None = None) -> RunResult:
@@ -511,6 +550,6 @@ class Pipeline:
         """Label all masked cases; the stages `steps` recompute masks that turn out to be corrupt."""
         if result.model is None:
             return
-        stages = [label_stage_of(self.cohort, result.model, steps)]
+        stages = label_stages(self.cohort, result.model, steps)
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("label", self._with_stage(MASK, result), [*stages, QualityStage()], result)

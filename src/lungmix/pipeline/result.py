@@ -126,6 +126,8 @@ class RunResult(CaseResult):
         Spacing of the measured cases along x, y, z, mm.
     radiomics : list of dict
         First-order features, one row per region of a labelled case, if requested.
+    zones : list of dict
+        Measurements of lung zones and of sums of zones, several rows per labelled case, if the store has lung zones.
     quality : list of dict
         Flags, reasons and numbers of quality control, one row per labelled case.
     skipped : dict of str to str
@@ -150,6 +152,7 @@ class RunResult(CaseResult):
     rows: list[Row] = field(default_factory=list)
     spacings: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     radiomics: list[Row] = field(default_factory=list)
+    zones: list[Row] = field(default_factory=list)
     quality: list[Row] = field(default_factory=list)
     page: Path | None = None
 

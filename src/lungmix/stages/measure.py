@@ -25,19 +25,20 @@ from lungmix.kernels.data_dictionary import (
     MEASUREMENTS,
     QUALITY,
     RADIOMICS,
+    ZONES,
 )
-from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, sum_of
+from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, measure_zones, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.parameters import NO_HARMONISATION
 from lungmix.quality_flags import QualityParameters
-from lungmix.stages import harmonise, quality, regions
+from lungmix.stages import harmonise, lung_zones, quality, regions
 from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import exact_parts, quality_row, raised_flags
-from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, Case, Cohort, CohortWriter, parquet_name
+from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, ZONES_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelId, label_id, mask_text, record_of
-from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MASK, STAGES
+from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MASK, STAGES, ZONE
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
 
@@ -71,14 +72,15 @@ def measure_cohort(
     file : str
         File name of the table. ``measurements.csv`` has one row per case. ``qc.csv`` has flags by the thresholds of
         the store, one row per case. ``radiomics.csv`` has first-order features of the lung and of each tissue (labels
-        without median filter), one row per region of a case.
+        without median filter), one row per region of a case. ``zones.csv`` has one row per lung zone, and per sum of
+        zones, of each case with lung zones.
     measured : sequence of dict
         Rows of ``measurements.csv`` of the same cases, which ``qc.csv`` needs; rows that are not given are computed.
 
     Returns
     -------
     list of dict
-        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`, `QUALITY` or `RADIOMICS`.
+        Rows, with the columns of `lungmix.kernels.data_dictionary.MEASUREMENTS`, `QUALITY`, `RADIOMICS` or `ZONES`.
     """
     thresholds = last_quality(cohort)
     rows_by_case = {row["case"]: row for row in measured}
@@ -112,7 +114,7 @@ def rows_of_case(
     thresholds: QualityParameters | None = None,
     measured: Row | None = None,
 ) -> list[Row]:
-    """Return the rows of a labelled case in a table.
+    """Return the rows of a labelled case in a table; none in ``zones.csv`` if the case has no lung zones.
 
     Parameters
     ----------
@@ -153,6 +155,12 @@ def rows_of_case(
         dense = {} if parts is None else measure_dense(parts, table, case.geometry.voxel_ml, posteriors)
         harmonised = {HARMONISED_COLUMNS[0].key: text} if (text := harmonise.applied_to(case)) is not None else {}
         return [{"case": case.name, **values, **provenance, **after_provenance, **dense, **harmonised}]
+    if file == ZONES_FILE:
+        if not has_zones(case):
+            return []
+        by = {"by": str(case.stages[ZONE]["by"])}
+        zones = measure_zones(case.zone_counts, table, case.geometry.voxel_ml, posteriors)
+        return [{"case": case.name, **row, **by, **provenance} for row in zones]
     rows: list[Row] = []
     lung_histogram = measured_counts(case, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
@@ -161,6 +169,11 @@ def rows_of_case(
         columns: Row = {"case": case.name, "region": region, "label": label_value, "voxels": int(histogram.sum())}
         rows.append({**columns, **provenance, **features})
     return rows
+
+
+def has_zones(case: Case) -> bool:
+    """Return True if a labelled case has lung zones of its present mask, and its orientation is known."""
+    return case.geometry.orientation_known and lung_zones.is_valid(case)
 
 
 def measured_counts(case: Case, exclude_regions: Sequence[Tissue]) -> npt.NDArray[np.uint64]:
@@ -222,15 +235,20 @@ def drop_stale_rows(cohort: Cohort, stale: Callable[[Case], Collection[str]]) ->
 def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
     """Drop the rows of cases with stale stages.
 
-    In tables of evaluations, only rows of segments whose image a stale stage writes are dropped.
+    In tables of evaluations, only rows of segments whose image a stale stage writes are dropped. On lung zones depends
+    only the table of zones.
     """
+    beyond_zones = {name: stages for name, stages in stale.items() if {*stages} != {ZONE}}
     for file in CASE_TABLES:
         text = cohort.read_text(file)
-        if not text or lines_of(text)[1].keys().isdisjoint(stale):
+        selected = stale if file == ZONES_FILE else beyond_zones
+        if not text or lines_of(text)[1].keys().isdisjoint(selected):
             continue
 
-        def is_stale(name: str, line: str, file: str = file) -> bool:
-            return name in stale and (file not in EVALUATIONS or _stage_of_row(line) in {*stale[name], None})
+        def is_stale(
+            name: str, line: str, file: str = file, selected: Mapping[str, Collection[str]] = selected
+        ) -> bool:
+            return name in selected and (file not in EVALUATIONS or _stage_of_row(line) in {*selected[name], None})
 
         kept = without_lines(text, is_stale)
         if kept != text:
@@ -320,6 +338,7 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
             ("measurements", MEASUREMENTS),
             ("dense_lung", DENSE_COLUMNS),
             ("harmonised", HARMONISED_COLUMNS),
+            ("zones", ZONES),
             ("radiomics", RADIOMICS),
             ("qc", QUALITY),
             ("evaluation", EVALUATION),

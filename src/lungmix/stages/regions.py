@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import StoreError
+from lungmix.geometry import Geometry
 from lungmix.kernels.histogram import N_HU, SparseHistogram
 from lungmix.kernels.mask import recipe_for
 from lungmix.kernels.reduction import reduction_of
@@ -220,6 +221,47 @@ def _recorded_rejected(case: Case) -> list[Rejected] | None:
     return [Rejected(**component) for component in recorded] if all("slice" in item for item in recorded) else None
 
 
+class ReducedLookup:
+    """Lookup of the nearest reduced voxel of each voxel of a stored array, in any order of axes.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Geometry of the stored array.
+    coarse : CompressedLabels
+        Labels of the reduced copy, in the order of axes of the axial array.
+
+    Attributes
+    ----------
+    labels : ndarray of uint8
+        Labels of the reduced copy with the axes of the stored array, whose directions are those of the axial array.
+    """
+
+    def __init__(self, geometry: Geometry, coarse: CompressedLabels):
+        order = geometry.axis_order
+        self._shape, self._flipped = geometry.shape, order.flipped
+        # Decompressed bytes are read-only. Copy them, so that the kernel is compiled for one kind of array only.
+        self.labels = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
+        self._factors = order.by_array(reduction_of(geometry.axial.spacing_zyx).factors)
+
+    def nearest(self, spans: Sequence[tuple[int, int]]) -> list[npt.NDArray[np.int64]]:
+        """Return the index in `labels` of each index of a box of the stored array, for each axis.
+
+        Parameters
+        ----------
+        spans : sequence of 3 tuple of int
+            First index of the box, and index after its last, along z, y and x of the stored array.
+        """
+        return [
+            nearest_rows(size - span[1], size - span[0], factor, n)[::-1].copy()
+            if flip
+            else nearest_rows(*span, factor, n)
+            for span, size, flip, factor, n in zip(
+                spans, self._shape, self._flipped, self._factors, self.labels.shape, strict=True
+            )
+        ]
+
+
 class RegionLookup:
     """Lookup of the region of each voxel; writes the regions slab by slab.
 
@@ -232,12 +274,7 @@ class RegionLookup:
     """
 
     def __init__(self, case: CaseWriter, coarse: CompressedLabels):
-        order = case.geometry.axis_order
-        self._case, self._flipped = case, order.flipped
-        # Transpose the labels to the order of axes of the stored array; `write` takes account of flipped axes.
-        # Decompressed bytes are read-only. Copy them, so that the kernel is compiled for one kind of array only.
-        self._coarse = np.array(coarse.labels.transpose(np.argsort(order.axes)), order="C")
-        self._factors = order.by_array(reduction_of(case.geometry.axial.spacing_zyx).factors)
+        self._case, self._lookup = case, ReducedLookup(case.geometry, coarse)
 
     def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> SlabRegionCounts:
         """Write the regions of the slab that begins at slice `start`.
@@ -261,16 +298,8 @@ class RegionLookup:
         shape = self._case.geometry.shape
         stop = start + len(lung)
         spans = ((start, stop), (rows.start, rows.stop), (0, shape[2]))
-        nearest = [
-            nearest_rows(size - span[1], size - span[0], factor, n)[::-1].copy()
-            if flip
-            else nearest_rows(*span, factor, n)
-            for span, size, flip, factor, n in zip(
-                spans, shape, self._flipped, self._factors, self._coarse.shape, strict=True
-            )
-        ]
         labels = np.zeros(lung.shape, np.uint8)
-        labels[:, rows], counts = region_counts(hu, lung, self._coarse, nearest, rows.start)
+        labels[:, rows], counts = region_counts(hu, lung, self._lookup.labels, self._lookup.nearest(spans), rows.start)
         files = self._case.write("side", start, labels)
         return SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), faces_touched(labels, start, shape[0]), files)
 

@@ -20,6 +20,7 @@ from lungmix.store.schema import (
     QUALITY_FILE,
     RADIOMICS_FILE,
     STAGES,
+    ZONES_FILE,
     parquet_name,
     stage_of,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "QUALITY_FILE",
     "RADIOMICS_FILE",
     "STAGES",
+    "ZONES_FILE",
     "Case",
     "CaseFiles",
     "CaseRef",

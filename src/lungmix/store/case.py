@@ -140,6 +140,16 @@ class Case:
         return self._stored_array("side_counts")[:]
 
     @property
+    def zone(self) -> da.Array:
+        """Lung zones: uint8, labels as in `lungmix.tissue.LUNG_ZONES`; only after a run with ``zones``."""
+        return self.array("zone")
+
+    @property
+    def zone_counts(self) -> npt.NDArray[np.uint64]:
+        """HU histograms of the lung zones, uint64; row ``i`` counts the voxels of label ``i + 1``."""
+        return self._stored_array("zone_counts")[:]
+
+    @property
     def model(self) -> TissueModel | None:
         """Mixture that the labels of this case were computed with; None without labels.
 
@@ -155,7 +165,7 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
+        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
             Name of the image.
         level : int
             Resolution level, 0 the finest.
@@ -168,7 +178,7 @@ class Case:
         if not self._is_published(image_schema(name).stage):
             raise StoreError(
                 f"case {self.name} has no complete image {name}: it does not exist yet, or is still being written: "
-                "read it once `Pipeline.run(sources)` is done",
+                f"read it once {_run_with(name)} is done",
                 case=self.name,
             )
         source = self.zarr_array(name, level)
@@ -356,8 +366,14 @@ def posterior_table(case: Case, key: str) -> npt.NDArray[np.float64]:
 
 def remedy_without(name: str) -> str:
     """Return what to do where an image does not exist."""
-    options = ', smooth="potts"' if name in ONLY_SOME_LABELS else ', harmonise="kernel"' if name == HARMONISED else ""
-    return f"run `Pipeline.run(sources{options})` first"
+    return f"run {_run_with(name)} first"
+
+
+def _run_with(name: str) -> str:
+    """Return the call that makes an image."""
+    smooth = dict.fromkeys(ONLY_SOME_LABELS, ', smooth="potts"')
+    options = {"zone": ', zones="volume"', HARMONISED: ', harmonise="kernel"', **smooth}.get(name, "")
+    return f"`Pipeline.run(sources{options})`"
 
 
 def image_schema(name: str) -> ArraySchema:

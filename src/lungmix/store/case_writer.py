@@ -29,6 +29,7 @@ from lungmix.store.schema import (
     FILL_VALUE,
     LABEL_MAPS,
     LABELS_FILE,
+    MASK,
     PACKED,
     STAGES,
 )
@@ -106,7 +107,7 @@ class CaseWriter(CaseFiles):
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts"}
+        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
             Name of the image.
         start : int
             Index of the first slice.
@@ -347,17 +348,23 @@ class CaseWriter(CaseFiles):
         self._write_attributes({**attributes, "failure": {"stage": stage, "reason": reason}})
 
     def drop_stage(self, stage: str) -> None:
-        """Remove a stage and the stages that depend on it, with the packed air, and delete the arrays of the stage."""
+        """Remove a stage and the stages that depend on it, and delete the arrays of the stage.
+
+        If the mask depends on the stage, the packed air is removed too.
+        """
         invalid = {stage, *DEPENDENTS[stage]}
-        attributes = {key: value for key, value in self._attributes.items() if key != PACKED}
+        attributes = {key: value for key, value in self._attributes.items() if key != PACKED or MASK not in invalid}
         kept = {
             part: {name: item for name, item in attributes.get(part, {}).items() if name not in invalid}
             for part in ("stages", "damaged")
         }
         self._write_attributes({**attributes, **kept})
-        for array in ARRAYS.values():
-            if array.stage == stage:
-                self.delete_array(array.path)
+        arrays = [array for array in ARRAYS.values() if array.stage == stage]
+        listed = self._listed_labels()
+        if not {array.name for array in arrays}.isdisjoint(listed):
+            self.write_object(LABELS_FILE, self.label_list_content({*listed} - {array.name for array in arrays}))
+        for array in arrays:
+            self.delete_array(array.path)
 
     def mark_damaged(self, stage: str, reason: str) -> None:
         """Invalidate a stage whose objects do not match their receipts; dependent stages stay valid."""

@@ -21,13 +21,16 @@ from lungmix.parameters import (
     NO_HARMONISATION,
     NO_MASKS,
     NO_SMOOTHING,
+    NO_ZONES,
     PUBLISHED_FIT,
     PUBLISHED_MASK,
+    ZONINGS,
     FitParameters,
     HarmoniseParameters,
     MaskParameters,
     PottsParameters,
     check_smoothing,
+    check_zones,
     text_of_mask,
 )
 from lungmix.quality_flags import QualityParameters
@@ -59,6 +62,7 @@ from lungmix.store.schema import (
     MASK_SETTING,
     QUALITY_SETTING,
     SMOOTH_SETTING,
+    ZONES_SETTING,
 )
 from lungmix.tissue import TISSUES
 
@@ -125,6 +129,7 @@ def choose(
     beta: float | None = None,
     harmonise: str | None = None,
     kernel_reference: Sequence[float] | None = None,
+    zones: str | None = None,
     stages: Iterable[str] = (CONVERT, MASK, LABEL),
 ) -> Choices:
     """Return the parameters of a command, completed with those of the last run of its store, or with the defaults.
@@ -159,6 +164,8 @@ def choose(
         See `remember_smoothing`.
     harmonise, kernel_reference
         See `harmonisation_of`.
+    zones
+        See `zones_of`.
     stages : iterable of str
         Stages that the command runs, for `Choices.changes`.
 
@@ -232,6 +239,9 @@ def choose(
     harmonised = harmonisation_of(cohort, harmonise, kernel_reference)
     if harmonised is not None and harmonise is None and kernel_reference is None and MASK in stages:
         kept.append(f"HU harmonised by {'+'.join(harmonised.methods)}")
+    rule = zones_of(cohort, zones)
+    if rule is not None and zones is None and LABEL in stages:
+        kept.append(f"lung zones by {rule}")
     check_slices(chunk_slices)
     changes = (
         []
@@ -412,6 +422,33 @@ def smoothing_of(cohort: Cohort | None, smooth: str | None, beta: float | None) 
     if smooth is None and last is None:
         raise UsageError('a `beta` needs labels under a Potts prior: give `smooth="potts"` too')
     return None if smooth == NO_SMOOTHING else PottsParameters(beta)
+
+
+def last_zones(cohort: Cohort) -> str | None:
+    """Return the rule of the lung zones of the last run, ``volume`` or ``height``; None if it made none."""
+    rule = cohort.settings.get(ZONES_SETTING)
+    return rule if rule in ZONINGS and rule != NO_ZONES else None
+
+
+def zones_of(cohort: Cohort | None, zones: str | None) -> str | None:
+    """Return the rule of the lung zones: the given one, or that of the last run on a store; None for no zones.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The store; None if it does not exist yet.
+    zones : str, optional
+        See `lungmix.Pipeline.run`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such rule.
+    """
+    check_zones(zones)
+    if zones is None:
+        return None if cohort is None else last_zones(cohort)
+    return None if zones == NO_ZONES else zones
 
 
 def last_harmonisation(cohort: Cohort) -> HarmoniseParameters | None:

@@ -9,7 +9,7 @@ from lungmix.store.case import Case
 from lungmix.store.case_files import OME, CaseFiles
 from lungmix.store.case_writer import CaseWriter
 from lungmix.store.objects import Receipts, is_partial
-from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, STAGES, TEMPORARY, stage_of
+from lungmix.store.schema import CONVERT, LABELS_FILE, MASK, PACKED, SIDE, STAGES, TEMPORARY, ZONE, stage_of
 
 
 def invalidate_corrupt_stages(case: Case) -> dict[str, str]:
@@ -94,6 +94,7 @@ def difference(receipts: Receipts, sizes: Mapping[str, int]) -> str | None:
 _HISTOGRAMS: dict[str, Callable[[Case], object]] = {
     MASK: lambda case: case.hu_counts,
     SIDE: lambda case: case.side_counts,
+    ZONE: lambda case: case.zone_counts,
 }
 
 

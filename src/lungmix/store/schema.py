@@ -14,21 +14,22 @@ from typing import Any, Literal
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.kernels.reduction import N_LEVELS
 from lungmix.parameters import FITS
-from lungmix.tissue import DENSE, SIDES
+from lungmix.tissue import DENSE, LUNG_ZONES, SIDES
 
-CONVERT, HARMONISE, MASK, SIDE, LABEL = STAGES = ("convert", "harmonise", "mask", "side", "label")
+CONVERT, HARMONISE, MASK, SIDE, LABEL, ZONE = STAGES = ("convert", "harmonise", "mask", "side", "label", "zone")
 """Stages of a case in their order."""
 
 DEPENDENTS = {
-    CONVERT: (HARMONISE, MASK, SIDE, LABEL),
-    HARMONISE: (MASK, SIDE, LABEL),
-    MASK: (SIDE, LABEL),
-    SIDE: (),
+    CONVERT: (HARMONISE, MASK, SIDE, LABEL, ZONE),
+    HARMONISE: (MASK, SIDE, LABEL, ZONE),
+    MASK: (SIDE, LABEL, ZONE),
+    SIDE: (ZONE,),
     LABEL: (),
+    ZONE: (),
 }
 """For each stage, the stages that become invalid when its result changes."""
 
-_DISPLAY_NAMES = {SIDE: "right/left"}
+_DISPLAY_NAMES = {SIDE: "right/left", ZONE: "zones"}
 
 FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "quality"
 """Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
@@ -40,6 +41,9 @@ earlier versions lack it."""
 
 SMOOTH_SETTING = "smooth"
 """Setting of a cohort: parameters of labels under a Potts prior; None or absent where there are none."""
+
+ZONES_SETTING = "zones"
+"""Setting of a cohort: rule of the lung zones, ``volume`` or ``height``; None or absent where there are none."""
 
 HARMONISE_SETTING = "harmonise"
 """Setting of a cohort: parameters of the harmonised images; None or absent where there are none."""
@@ -125,6 +129,7 @@ ARRAYS = {
         ArraySchema("tissue", "labels", "labels/tissue", LABEL, "uint8"),
         ArraySchema("tissue_median", "labels", "labels/tissue_median", LABEL, "uint8"),
         ArraySchema("tissue_potts", "labels", "labels/tissue_potts", LABEL, "uint8"),
+        ArraySchema("zone", "labels", "labels/zone", ZONE, "uint8"),
         ArraySchema("hu_counts", "histogram", "hu_counts", MASK, "uint64", _HISTOGRAM),
         ArraySchema(
             "side_counts", "histogram", "side_counts", SIDE, "uint64",
@@ -133,6 +138,10 @@ ARRAYS = {
         ArraySchema(
             "region_counts", "histogram", "region_counts", MASK, "uint64",
             {**_HISTOGRAM, "rows": [part.key for part in DENSE]},
+        ),
+        ArraySchema(
+            "zone_counts", "histogram", "zone_counts", ZONE, "uint64",
+            {**_HISTOGRAM, "rows": [zone.key for zone in LUNG_ZONES]},
         ),
         ArraySchema(PACKED, "packed", PACKED, PACKED, "uint64", _PACKING),
         ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),
@@ -174,7 +183,8 @@ FIT_FILES = {name: f"model-{name}.json" for name in FITS}
 MEASUREMENTS_FILE = "measurements.csv"
 RADIOMICS_FILE = "radiomics.csv"
 QUALITY_FILE = "qc.csv"
-TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE, QUALITY_FILE)
+ZONES_FILE = "zones.csv"
+TABLES = (MEASUREMENTS_FILE, RADIOMICS_FILE, QUALITY_FILE, ZONES_FILE)
 """Tables with rows of labelled cases; they can be recomputed from the histograms in the store."""
 
 EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluation_hu.csv")

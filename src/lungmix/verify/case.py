@@ -20,8 +20,8 @@ from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
-from lungmix.parameters import MaskParameters
-from lungmix.stages import convert, harmonise, label, mask, measure, potts, quality, regions
+from lungmix.parameters import ZONES_BY_HEIGHT, ZONES_BY_VOLUME, MaskParameters
+from lungmix.stages import convert, harmonise, label, lung_zones, mask, measure, potts, quality, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import is_given
@@ -30,6 +30,7 @@ from lungmix.stages.plausibility import is_accepted
 from lungmix.store import (
     MEASUREMENTS_FILE,
     STAGES,
+    ZONES_FILE,
     Case,
     CaseFiles,
     CaseRef,
@@ -169,8 +170,19 @@ class Comparison:
                             "its numbers of quality control differ when recomputed: remove it with "
                             "`Pipeline.remove(names)` and run `Pipeline.run(sources)` with its source"
                         )
+            if lung_zones.STAGE in case.stages and regions.is_valid(scratch[name]):
+                self._recompute_zones(context)
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
+
+    def _recompute_zones(self, context: StageContext) -> None:
+        """Compare the lung zones with recomputed ones."""
+        by = self.case.stages[lung_zones.STAGE].get("by")
+        if by not in (ZONES_BY_VOLUME, ZONES_BY_HEIGHT):
+            self.add_problem("its lung zones were made by another version", lung_zones.STAGE)
+            return
+        lung_zones.ZoneStage(by).run(context, self.case.name)
+        self._compare_stage(context.cohort[self.case.name], lung_zones.STAGE)
 
     def _recompute_harmonised(self, context: StageContext) -> bool:
         """Compare the harmonised image with a recomputed one; return False if its parameters are unknown."""
@@ -279,6 +291,10 @@ class Comparison:
         for file in TABLES:
             text = self.cohort.read_text(file)
             head, lines = lines_of(text or "")
+            if file == ZONES_FILE and not measure.has_zones(self.case):
+                if name in lines:
+                    self.add_problem(f"it has rows in {file}, but no lung zones: run `Pipeline.measure()`")
+                continue
             if name not in lines:
                 if text is not None or file == MEASUREMENTS_FILE:
                     self.add_note(f"it is not in {file}: `Pipeline.measure()` measures it")

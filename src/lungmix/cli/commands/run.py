@@ -29,6 +29,7 @@ from lungmix.errors import UsageError
     "lungmix run cohort.zarr scans/ --mask-with lungmask --mask-weights unet_r231.pth",
     "lungmix run cohort.zarr scans/ --smooth potts --beta 0.5",
     "lungmix run cohort.zarr scans/ --harmonise air-blood,kernel",
+    "lungmix run cohort.zarr scans/ --zones volume",
 )
 @option_groups
 def run(
@@ -55,6 +56,7 @@ def run(
     beta: opt.Beta = None,
     harmonise: opt.Harmonise = None,
     kernel_reference: opt.KernelReference = None,
+    zones: opt.Zones = None,
     series: SeriesOptions,
     chunk_slices: opt.ChunkSlices = None,
     intake: IntakeOptions,
@@ -71,6 +73,7 @@ def run(
         prior_strength=prior_strength, method=method, exclude_flagged=exclude_flagged, pool=pool, weigh=weigh,
         as_published=as_published, chunk_slices=chunk_slices, masks=masks, mask_labels=mask_labels, **vars(segmenter),
         smooth=smooth, beta=beta, harmonise=harmonise, kernel_reference=opt.parse_reference(kernel_reference),
+        zones=zones,
     )  # fmt: skip
     quality = choose_quality(store, qc_threshold)
     rules, parameters = series.rules(), intake.parameters()
@@ -94,6 +97,7 @@ def run(
             beta=beta,
             harmonise=chosen.harmonise,
             kernel_reference=opt.parse_reference(kernel_reference),
+            zones=zones,
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
@@ -236,6 +240,23 @@ def label(
     """Label the lung voxels of every case with the model of the store."""
     with pipeline_on(store, cluster) as pipeline:
         result = pipeline.label(smooth, beta)
+    print_result_and_exit(store, result, as_json)
+
+
+@opt.example(
+    "lungmix zones cohort.zarr", "lungmix zones cohort.zarr --by height", "lungmix zones cohort.zarr --by none"
+)
+@option_groups
+def zones(
+    store: opt.Store,
+    *,
+    by: opt.ZonesBy = None,
+    cluster: OnCluster,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Divide each lung into thirds, halves, core and peel, and measure these zones in zones.csv."""
+    with pipeline_on(store, cluster) as pipeline:
+        result = pipeline.zones(by)
     print_result_and_exit(store, result, as_json)
 
 

@@ -27,7 +27,7 @@ from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
-from lungmix.store.schema import POTTS_RECORD
+from lungmix.store.schema import POTTS_RECORD, ZONE
 from lungmix.tissue import SIDES, TISSUES, Tissue
 from lungmix.webpage import pictures
 from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
@@ -36,12 +36,13 @@ from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
 from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
 from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
+from lungmix.webpage.zones import LARGEST_LI
 
 # Number of scans that are read at once. Each holds up to two slabs in memory, and more scans would wait for the disk.
 _MAX_CONCURRENT = 4
 # Errors of reading corrupt or missing objects of a store. A report that cannot be written is a `UsageError`.
 _READ_ERRORS = (StoreError, OSError)
-_SCRIPTS = ("base", "table", "volume", "plane", "histogram", "viewer", "start")
+_SCRIPTS = ("base", "table", "volume", "plane", "histogram", "zones", "viewer", "start")
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -246,6 +247,7 @@ def _draw(
                 cohort, folder, lambda done, total: callback.on_progress("figures", "robustness", done, total)
             ),
             *pictures.draw_scores(scores, involvement, folder),
+            pictures.draw_zones(cohort, [str(row["case"]) for row in rows], folder),
             *pictures.draw_evaluation(cohort, folder),
         ]
         callback.on_case_end("figures")
@@ -272,7 +274,8 @@ def _render(
     suffix = "" if posterior is None else f"-{posterior.key}"
     labels = {name: cohort[name].stages[LABEL] for name in viewed}
     stamps = {
-        name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{suffix}" for name, record in labels.items()
+        name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{_zones_suffix(cohort[name])}{suffix}"
+        for name, record in labels.items()
     }
     return environment.get_template("index.html.j2").render(
         name=_short_name(cohort.url),
@@ -301,6 +304,7 @@ def _render(
         regions=SIDES,
         tissues=TISSUES,
         posterior=posterior,
+        largest_li=LARGEST_LI,
         has_potts=any(POTTS_RECORD in record for record in labels.values()),
         version=__version__,
         # Only files of this package are included without escaping.
@@ -312,6 +316,11 @@ def _render(
 def _potts_suffix(record: Mapping[str, Any]) -> str:
     """Return an ending of the stamp that tells labels under different Potts priors apart; empty without a prior."""
     return f"-potts{record[POTTS_RECORD].get('beta')}" if POTTS_RECORD in record else ""
+
+
+def _zones_suffix(case: Case) -> str:
+    """Return an ending of the stamp that tells lung zones by different rules apart; empty without lung zones."""
+    return f"-zones{str(case.stages[ZONE].get('key', ''))[:6]}" if ZONE in case.stages else ""
 
 
 def _cards(

@@ -15,7 +15,7 @@ from lungmix.analysis import scores as score_analysis
 from lungmix.analysis.score_agreement import SEVERE, ScoreAgreement, Settings
 from lungmix.errors import UsageError, count_of
 from lungmix.mixture import TissueModel
-from lungmix.parameters import FitParameters
+from lungmix.parameters import ZONES_BY_VOLUME, FitParameters
 from lungmix.stages.evaluation_rows import stored_evaluations
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
 from lungmix.stages.worst_slices import stored_slices
@@ -32,6 +32,8 @@ from lungmix.webpage.overview import CohortOverview
 from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.studies import write_robustness
+from lungmix.webpage.zones import COLUMNS as ZONE_COLUMNS
+from lungmix.webpage.zones import stored_involvement, zones_figure
 
 FOLDER = "figures"
 MIN_SCANS = 12
@@ -210,6 +212,28 @@ def _score_agreement_text(result: ScoreAgreement) -> str:
             f"{severe.average_precision.value:.2f}."
         )
     return " ".join(lines).replace(" -", " −")
+
+
+def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> Picture | None:
+    """Draw the lung involvement of each case by lung zone; None without lung zones that can be compared."""
+    rows, by = stored_involvement(cohort, labelled)
+    if not rows:
+        return None
+    publish(folder / FOLDER / "zones.csv", text_of(rows).encode())
+    extent = "volume" if by == ZONES_BY_VOLUME else "height"
+    caption = (
+        f"Lung involvement (%) of each case in thirds and halves of each lung, which have equal {extent}. Healthy lung "
+        "is denser in its dorsal half, too."
+    )
+    medians = "; ".join(
+        f"{zone.replace('_', ' ')}: {np.nanmedian(values):.1f} %"
+        for zone in ZONE_COLUMNS
+        if not all(map(isnan, values := [float(row[zone]) for row in rows]))
+    )
+    picture = Picture(
+        "zones", "Lung zones", caption, f"{caption} Medians of {count_of(len(rows), 'case')}: {medians}.", table=True
+    )
+    return _save(zones_figure(rows), folder, picture)
 
 
 def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:

@@ -21,6 +21,7 @@ from lungmix.mixture import TissueModel
 from lungmix.store import Case
 from lungmix.webpage.files import publish
 from lungmix.webpage.volume import CLASSES, LOWEST_HU, POSTERIOR_STEPS, STEP_HU, Preview, preview_of
+from lungmix.webpage.zones import involvement_by_zone
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
@@ -71,13 +72,15 @@ def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
 def script_of(case: Case, model: TissueModel | None, posterior: str | None = None) -> bytes:
     """Return the content of the data file of a case, see `write_scan`."""
     geometry = case.geometry
-    payload = {
+    payload: dict[str, Any] = {
         "case": case.name,
         "volume": _volume(preview_of(case, posterior=posterior)),
         "histogram": histogram_of(case.hu_counts, model),
         "geometry": {"size": list(geometry.size), "spacing": list(geometry.spacing)},
         "scanner": case.acquisition.scanner,
     }
+    if zones := involvement_by_zone(case, model):
+        payload["zones"] = zones
     text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     return f"{OPENING}{text});\n".encode()
 

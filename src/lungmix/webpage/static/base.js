@@ -9,7 +9,7 @@ const lungmix = {
   clamp: (value, low, high) => Math.min(Math.max(value, low), high),
 
   make(name, attributes = {}, text = "") {
-    const isSvg = ["svg", "g", "rect", "path", "line", "text", "title", "desc"].includes(name);
+    const isSvg = ["svg", "g", "rect", "path", "line", "text", "title", "desc", "clipPath", "defs"].includes(name);
     const node = isSvg
       ? document.createElementNS("http://www.w3.org/2000/svg", name)
       : document.createElement(name);

@@ -139,6 +139,7 @@ lungmix.Viewer = class {
     this.counts = delivered.histogram;
     this.drawHistogram();
     this.listFacts(delivered);
+    this.drawZones(delivered.zones);
     this.state.textContent = `${this.name} is shown`;
     for (const row of document.querySelectorAll("#cases tr[aria-current]")) row.removeAttribute("aria-current");
     const row = lungmix.rowOf(this.name);
@@ -154,6 +155,12 @@ lungmix.Viewer = class {
   drawHistogram() {
     const element = lungmix.byId("histogram");
     element.replaceChildren(lungmix.histogram(this.counts, this.hex, this.names, element.clientWidth));
+  }
+
+  drawZones(zones) {
+    const figure = lungmix.byId("zones");
+    figure.hidden = !zones;
+    if (zones) figure.firstElementChild.replaceChildren(lungmix.zones(zones, Number(figure.dataset.largest)));
   }
 
   valueText([z, y, x]) {

@@ -1,0 +1,54 @@
+// Sketch of both lungs from the front: each third of a lung with its ventral and dorsal half, in the colour of its lung
+// involvement. The right lung of the patient is on the left.
+lungmix.zones = function (values, largest) {
+  const { make } = lungmix;
+  const thirds = ["upper", "middle", "lower"];
+  const halves = ["ventral", "dorsal"];
+  const top = 26;
+  const height = 264;
+  const width = 150;
+  // Outline of the right lung in a box of this width and height; the left lung is its mirror image with a notch.
+  const shapes = {
+    right: "M 96 0 C 134 4 146 60 148 120 L 150 236 C 118 220 58 222 2 264 C -4 180 8 70 52 18 C 66 4 80 -1 96 0 Z",
+    left: "M 54 0 C 16 4 4 60 2 118 C 2 148 26 156 30 186 C 33 208 22 222 14 232 C 48 222 92 222 148 264 C 154 180 142 70 98 18 C 84 4 70 -1 54 0 Z",
+  };
+  const number = (value) => (value === undefined ? "" : value.toFixed(value < 10 ? 1 : 0));
+  const svg = make("svg", { viewBox: "0 0 400 320", role: "img", "aria-labelledby": "zones-title zones-desc" });
+  svg.append(make("title", { id: "zones-title" }, "Lung involvement by lung zone"));
+  const texts = Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(1)} %`);
+  svg.append(make("desc", { id: "zones-desc" }, texts.join(", ")));
+  for (const [side, left] of [["right", 20], ["left", 230]]) {
+    const lung = make("g", { transform: `translate(${left} ${top})` });
+    const clip = make("clipPath", { id: `zones-${side}` });
+    clip.append(make("path", { d: shapes[side] }));
+    const cells = make("g", { "clip-path": `url(#zones-${side})` });
+    const words = make("g");
+    thirds.forEach((third, row) => {
+      halves.forEach((half, column) => {
+        const value = values[`${side}_${third}_${half}`];
+        const share = value === undefined ? 0 : lungmix.clamp(value / largest, 0, 1);
+        const cell = make("rect", {
+          x: -10 + column * (width / 2 + 10), y: row * (height / 3), width: width / 2 + 10, height: height / 3,
+          fill: value === undefined ? "none" : `hsl(${48 - 46 * share} ${85 - 10 * share}% ${84 - 50 * share}%)`,
+        });
+        cell.append(make("title", {}, `${side} lung, ${third} third, ${half} half: ${number(value) || "no voxels"}${value === undefined ? "" : " %"}`));
+        cells.append(cell);
+        // Numbers lie within the outline, which is narrow at the apex.
+        const centre = { right: [[54, 108], [46, 112], [40, 112]], left: [[42, 96], [40, 104], [52, 110]] }[side][row][column];
+        words.append(make("text", {
+          class: "value", x: centre, y: (row + [0.62, 0.52, 0.38][row]) * (height / 3) + 5,
+          fill: share > 0.6 ? "#ffffff" : "#222222",
+        }, number(value)));
+      });
+    });
+    for (const row of [1, 2]) cells.append(make("line", { class: "cut", x1: -10, x2: width + 10, y1: (row * height) / 3, y2: (row * height) / 3 }));
+    cells.append(make("line", { class: "cut", x1: width / 2, x2: width / 2, y1: 0, y2: height }));
+    lung.append(clip, cells, make("path", { class: "rim", d: shapes[side] }), words);
+    lung.append(make("text", { class: "side", x: width / 2, y: -12 }, side === "right" ? "Right" : "Left"));
+    halves.forEach((half, column) => {
+      lung.append(make("text", { class: "half", x: width * (0.25 + 0.5 * column), y: height + 22 }, half[0].toUpperCase()));
+    });
+    svg.append(lung);
+  }
+  return svg;
+};

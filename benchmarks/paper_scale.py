@@ -211,6 +211,7 @@ def correlate(rows, folder, designs):
         "seconds": seconds,
         **{key: float(getattr(result.all, key)) for key in ("n", "c", "p", "low", "high")},
         "r2": float(result.line.r2),
+        "kappa": [getattr(result.agreement.kappa["quadratic"], key) for key in ("value", "low", "high")],
     }
 
 
@@ -323,6 +324,11 @@ def sheet_of(found, workers, memory_limit):
         rows.append(
             ["correlation of lung involvement with S, and its 95 % interval",
              f"{one['c']:.3f} ({one['low']:.3f} to {one['high']:.3f})"]
+        )  # fmt: skip
+        kappa, low, high = one["kappa"]
+        rows.append(
+            ["quadratic weighted kappa of the computed score and S, and its 95 % interval",
+             f"{kappa:.3f} ({low:.3f} to {high:.3f})"]
         )  # fmt: skip
     whole = Table("The run", ["", "measured"], rows)
     names = list(found["peaks"])

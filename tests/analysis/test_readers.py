@@ -10,9 +10,9 @@ from lungmix.analysis.consensus import Reading, consensus_of
 from lungmix.analysis.patient_bootstrap import estimate
 from lungmix.analysis.readers import compare_readers, rows_of
 from lungmix.analysis.reliability import variance_components
-from lungmix.analysis.score_agreement import Settings
+from lungmix.analysis.score_agreement import Settings, kappas
 from lungmix.analysis.score_table import consensus_in_results, join_scores, read_scores, readings_in_results
-from lungmix.analysis.scores import study
+from lungmix.analysis.scores import pearson, study
 from lungmix.errors import UsageError
 from lungmix.kernels.reliability import intraclass_correlations
 from lungmix.webpage.readers_figure import readers_figure
@@ -178,6 +178,41 @@ def test_kappa_of_pairs_equals_that_of_scikit_learn(missing):
         for weights in ("quadratic", "linear"):
             assert pair[f"kappa_{weights}"] == pytest.approx(cohen_kappa_score(a, b, labels=range(6), weights=weights))
     assert pairs["consensus", "computed"]["kappa_linear"] == pytest.approx(result.agreement.kappa["linear"].value)
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_true_kappas_and_correlation_of_three_readers():
+    """62 scans of 50 patients, of whom 12 have a second scan a little later than the first."""
+    sds = {"a": 6.0, "b": 8.0, "c": 12.0}
+
+    def involvement_of(random, patients, scans):
+        severity = random.normal(28, 17, patients)[np.arange(scans) % patients]
+        return np.clip(severity + random.normal(0, 5, scans), 0.5, 95)
+
+    def scores_of(random, involvement):
+        noisy = {x: np.clip(involvement + random.normal(0, sd, len(involvement)), 0, 100) for x, sd in sds.items()}
+        return {x: np.searchsorted([0, 5, 25, 50, 75], values) for x, values in noisy.items()}
+
+    random = np.random.default_rng(11)
+    many = involvement_of(random, 400_000, 400_000)
+    truth = scores_of(random, many)
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    true_kappas = [cohen_kappa_score(truth[x], truth[y], labels=range(6), weights="quadratic") for x, y in pairs]
+    true_correlation = np.corrcoef(many, truth["a"])[0, 1]
+    patient = np.arange(62) % 50
+    covered, correlations = np.zeros(3), 0
+    for _ in range(200):
+        involvement = involvement_of(random, 50, 62)
+        scores = scores_of(random, involvement)
+        for n, (x, y) in enumerate(pairs):
+            kappa = kappas(scores[x], scores[y], patient, Settings(draws=300))
+            covered[n] += kappa["quadratic"].low <= true_kappas[n] <= kappa["quadratic"].high
+        correlation = pearson(involvement[:50], scores["a"][:50])
+        correlations += correlation.low <= true_correlation <= correlation.high
+    # Three standard errors of 200 simulations are 4.6 %.
+    assert covered / 200 == pytest.approx(np.full(3, 0.95), abs=0.046)
+    # Scores are steps, so that their correlation varies less than that of normal variables, which the interval is for.
+    assert correlations / 200 > 0.904
 
 
 def test_readers_without_common_scans_have_no_kappa():

@@ -17,6 +17,17 @@ from lungmix.webpage.score_agreement_figure import score_agreement_figure
 
 WITHOUT_INTERVALS = Settings(draws=0)
 
+TRUE_TABLE = np.array(
+    [
+        [4, 2, 0, 0, 0, 0],
+        [2, 8, 4, 0, 0, 0],
+        [0, 4, 24, 7, 0, 0],
+        [0, 0, 7, 20, 4, 0],
+        [0, 0, 0, 3, 6, 1],
+        [0, 0, 0, 0, 1, 3],
+    ]
+)
+
 
 def rows_of(scores, involvement, patients=None):
     names = range(len(scores)) if patients is None else patients
@@ -89,18 +100,35 @@ def test_curves_of_drawn_patients_are_those_of_weighted_scans(name, oracle, monk
 
 def test_interval_equals_that_of_scipy_for_one_scan_per_patient():
     random = np.random.default_rng(3)
-    first = random.integers(0, 6, 50)
-    second = np.clip(first + random.integers(-1, 2, 50), 0, 5)
+    values = random.exponential(1, 50)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=4999, random_state=np.random.default_rng(1))
+    result = estimate(lambda weights: weights @ values / weights.sum(axis=1), 50, draws=4999, seed=1)
+    assert result.value == pytest.approx(values.mean())
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval))
+    assert result.error == pytest.approx(expected.standard_error)
+
+
+def test_interval_of_kappa_is_near_that_of_scipy_for_many_patients():
+    random = np.random.default_rng(3)
+    cells = random.choice(36, 2000, p=TRUE_TABLE.ravel() / TRUE_TABLE.sum())
+    first, second = np.divmod(cells, 6)
 
     def kappa(a, b):
         return metrics.cohen_kappa_score(a, b, labels=range(6), weights="quadratic")
 
-    expected = stats.bootstrap((first, second), kappa, paired=True, vectorized=False, n_resamples=999, random_state=1)
-    result = kappas(first, second, np.arange(50), lambda statistic: estimate(statistic, 50, draws=999, seed=1))
-    assert result["quadratic"].value == pytest.approx(kappa(first, second))
-    interval = (result["quadratic"].low, result["quadratic"].high)
-    assert interval == pytest.approx(tuple(expected.confidence_interval), abs=0.02)
-    assert result["quadratic"].error == pytest.approx(expected.standard_error, rel=0.1)
+    expected = stats.bootstrap((first, second), kappa, paired=True, vectorized=False, n_resamples=499, method="basic",
+                               random_state=1)  # fmt: skip
+    result = kappas(first, second, np.arange(2000), Settings())["quadratic"]
+    assert result.value == pytest.approx(kappa(first, second))
+    assert (result.low, result.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.003)
+    assert result.error == pytest.approx(expected.standard_error, rel=0.1)
+
+
+def test_nearly_perfect_agreement_has_an_interval_without_errors_of_draws():
+    first = np.arange(60) % 6
+    second = np.where(np.arange(60) == 7, first + 1, first)
+    result = kappas(first, second, np.arange(60), Settings(draws=500))["linear"]
+    assert 0.8 < result.low < result.value <= result.high <= 1
 
 
 def test_intervals_count_patients_and_not_scans():
@@ -111,18 +139,6 @@ def test_intervals_count_patients_and_not_scans():
     assert often.patients == 40
     assert often.kappa == once.kappa
     assert often.discrimination.auc == once.discrimination.auc
-
-
-TRUE_TABLE = np.array(
-    [
-        [4, 2, 0, 0, 0, 0],
-        [2, 8, 4, 0, 0, 0],
-        [0, 4, 24, 7, 0, 0],
-        [0, 0, 7, 20, 4, 0],
-        [0, 0, 0, 3, 6, 1],
-        [0, 0, 0, 0, 1, 3],
-    ]
-)
 
 
 @pytest.mark.parametrize("weights", ["quadratic", "linear"])
@@ -138,7 +154,7 @@ def test_intervals_cover_the_true_kappa_as_often_as_they_say(weights):
         others = random.choice(36, 12, p=TRUE_TABLE.ravel() / TRUE_TABLE.sum())
         again = np.where(random.random(12) < 0.5, cells[:12], others)
         first, second = np.divmod(np.r_[cells, again], 6)
-        interval = kappas(first, second, patient, lambda statistic: estimate(statistic, 50, draws=500))[weights]
+        interval = kappas(first, second, patient, Settings(draws=500))[weights]
         covered += interval.low <= true <= interval.high
     # Three standard errors of 200 simulations are 4.6 %.
     assert covered / 200 == pytest.approx(0.95, abs=0.046)
@@ -186,11 +202,11 @@ def test_patients_of_the_next_study_give_intervals_of_the_wanted_width():
     random = np.random.default_rng(7)
     cells = random.choice(36, 60, p=TRUE_TABLE.ravel() / TRUE_TABLE.sum())
     first, second = np.divmod(cells, 6)
-    now = kappas(first, second, np.arange(60), lambda statistic: estimate(statistic, 60))["quadratic"]
+    now = kappas(first, second, np.arange(60), Settings())["quadratic"]
     needed = for_error(60, now.error, 0.06)
     drawn = np.random.default_rng(8).choice(cells, needed)
     first, second = np.divmod(drawn, 6)
-    then = kappas(first, second, np.arange(needed), lambda statistic: estimate(statistic, needed))["quadratic"]
+    then = kappas(first, second, np.arange(needed), Settings())["quadratic"]
     assert (then.high - then.low) / 2 == pytest.approx(0.06, rel=0.25)
 
 

@@ -164,7 +164,7 @@ def _pair(
         return Pair(first, second, 0, 0, float("nan"), nothing, nothing)
     a, b = scores[first][both], scores[second][both]
     patients, patient = np.unique(names[both], return_inverse=True)
-    kappa = kappas(a, b, patient, estimator(len(patients), settings))
+    kappa = kappas(a, b, patient, settings)
     equal = 100 * float(np.mean(a == b))
     return Pair(first, second, len(a), len(patients), equal, kappa["quadratic"], kappa["linear"])
 

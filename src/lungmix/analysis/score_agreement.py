@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
-from lungmix.analysis.patient_bootstrap import Estimate, Statistic, check_draws, estimate
+from lungmix.analysis.patient_bootstrap import Estimate, Statistic, check_draws, estimate, estimate_coefficient
 from lungmix.analysis.sample_size import NextStudy, check_half_width, for_auc, for_correlation, for_error
 from lungmix.errors import UsageError
-from lungmix.kernels.kappa import WEIGHTS, weighted_kappa
+from lungmix.kernels.kappa import WEIGHTS, kappa_with_error, weighted_kappa
 from lungmix.kernels.severity import HIGHEST, LIMITS, LOWEST, interval_middles, severity_scores
 
 Floats = npt.NDArray[np.float64]
@@ -180,7 +180,7 @@ def compare_scores(rows: Sequence[Mapping[str, Any]], settings: Settings | None 
     computed = severity_scores(involvement, settings.detection_limit)
     confusion = confusion_table(given, computed)
     estimated = estimator(len(names), settings)
-    kappa = kappas(given, computed, patient, estimated)
+    kappa = kappas(given, computed, patient, settings)
     discrimination = _discrimination(given, involvement, patient, estimated)
     auc = float("nan") if discrimination is None else discrimination.auc.value
     c = float(np.corrcoef(involvement, given)[0, 1]) if np.ptp(involvement) and np.ptp(given) else float("nan")
@@ -219,9 +219,7 @@ def estimator(patients: int, settings: Settings) -> Callable[[Statistic], Estima
     return lambda statistic: Estimate(float(statistic(np.ones((1, patients)))[0]), nan, nan, nan)
 
 
-def kappas(
-    first: Ints, second: Ints, patient: npt.NDArray[np.intp], estimated: Callable[[Statistic], Estimate]
-) -> dict[str, Estimate]:
+def kappas(first: Ints, second: Ints, patient: npt.NDArray[np.intp], settings: Settings) -> dict[str, Estimate]:
     """Return the weighted kappa of two readers, by its weights.
 
     Parameters
@@ -230,16 +228,26 @@ def kappas(
         Scores of each scan.
     patient : ndarray of int, shape (n,)
         Index of the patient of each scan, counted from 0.
-    estimated : callable
-        Function that estimates a statistic, by `estimator`.
+    settings : Settings
+        Numbers of the intervals.
     """
-    tables = np.zeros((int(patient.max()) + 1, _N * _N))
-    np.add.at(tables, (patient, _N * first + second), 1)
+    patients = int(patient.max()) + 1
+    tables = np.zeros((patients, _N, _N))
+    np.add.at(tables, (patient, first, second), 1)
+    nan = float("nan")
+    out = {}
+    for kind in WEIGHTS:
+        if settings.draws:
+            out[kind] = estimate_coefficient(
+                partial(_kappa, tables, kind), patients, draws=settings.draws, level=settings.level, seed=settings.seed
+            )
+        else:
+            out[kind] = Estimate(float(weighted_kappa(tables.sum(axis=0), kind)), nan, nan, nan)
+    return out
 
-    def statistic(weights: Floats, kind: str) -> Floats:
-        return weighted_kappa((weights @ tables).reshape(-1, _N, _N), kind)
 
-    return {kind: estimated(partial(statistic, kind=kind)) for kind in WEIGHTS}
+def _kappa(tables: Floats, kind: str, weights: Floats) -> tuple[Floats, Floats]:
+    return kappa_with_error(tables, weights, kind)
 
 
 def _differences(

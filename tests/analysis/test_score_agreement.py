@@ -198,6 +198,12 @@ def test_impossible_settings_are_rejected(options, message):
         compare_scores(cohort(20), Settings(**options))
 
 
+@pytest.mark.parametrize("score", [-1, 6])
+def test_scores_outside_their_range_are_rejected(score):
+    with pytest.raises(UsageError, match="from 0 to 5"):
+        compare_scores(rows_of([1, 2, score], [3.0, 10.0, 20.0]))
+
+
 def test_patients_of_the_next_study_give_intervals_of_the_wanted_width():
     random = np.random.default_rng(7)
     cells = random.choice(36, 60, p=TRUE_TABLE.ravel() / TRUE_TABLE.sum())

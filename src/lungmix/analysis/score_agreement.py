@@ -167,7 +167,7 @@ def compare_scores(rows: Sequence[Mapping[str, Any]], settings: Settings | None 
     Raises
     ------
     UsageError
-        If a number is out of range, or no scan has a lung involvement.
+        If a number or a score is out of range, or no scan has a lung involvement.
     """
     settings = settings or Settings()
     settings.check()
@@ -175,6 +175,8 @@ def compare_scores(rows: Sequence[Mapping[str, Any]], settings: Settings | None 
     if not rows:
         raise UsageError("no scan with a score has a lung involvement: their masks are empty")
     given = np.array([int(row["score"]) for row in rows], np.int64)
+    if given.min() < LOWEST or given.max() > HIGHEST:
+        raise UsageError(f"scores are whole numbers from {LOWEST} to {HIGHEST}: correct those outside")
     involvement = np.array([float(row["lung_involvement"]) for row in rows])
     names, patient = np.unique([str(row["patient"]) for row in rows], return_inverse=True)
     computed = severity_scores(involvement, settings.detection_limit)

@@ -465,9 +465,9 @@ class HarmoniseParameters:
                 f"the reference of the kernel normalisation has {len(KERNEL_REFERENCE_HU)} standard deviations in HU, "
                 f"such as {','.join(map(str, KERNEL_REFERENCE_HU))}"
             )
-        # The order in which methods are named has no meaning.
+        # The order in which methods are named has no meaning, and a reference none without the kernel.
         object.__setattr__(self, "methods", tuple(name for name in HARMONISERS if name in self.methods))
-        object.__setattr__(self, "reference", reference)
+        object.__setattr__(self, "reference", reference if KERNEL in self.methods else KERNEL_REFERENCE_HU)
 
     @classmethod
     def of(cls, methods: str, reference: Sequence[float] | None = None) -> HarmoniseParameters | None:
@@ -477,11 +477,14 @@ class HarmoniseParameters:
             if reference is not None:
                 raise UsageError("without harmonisation there is no `kernel_reference`: leave it out")
             return None
+        if reference is not None and KERNEL not in names:
+            raise UsageError('a `kernel_reference` needs `harmonise="kernel"`: leave it out, or add this method')
         return cls(tuple(names), KERNEL_REFERENCE_HU if reference is None else tuple(reference))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
-        return {"methods": list(self.methods), "reference": list(self.reference)}
+        reference = {"reference": list(self.reference)} if KERNEL in self.methods else {}
+        return {"methods": list(self.methods), **reference}
 
 
 @dataclass(frozen=True)

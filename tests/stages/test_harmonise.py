@@ -9,18 +9,23 @@ from lungmix.export import export_case
 from lungmix.geometry import Geometry
 from lungmix.kernels.anatomical.candidates import find_lungs
 from lungmix.kernels.frequency_bands import BandSums, chosen_slices, filled, find_gains, normalise_bands, rounded
+from lungmix.kernels.packed_masks import unpack
 from lungmix.kernels.reduction import ReducedGrid, reduction_of
 from lungmix.mixture import PUBLISHED
 from lungmix.parameters import KERNEL_REFERENCE_HU, HarmoniseParameters, MaskParameters
 from lungmix.phantom import Phantom
-from lungmix.pipeline.harmonisation import check_harmonisation, remember_harmonisation
+from lungmix.pipeline import Pipeline
+from lungmix.pipeline.harmonisation import check_harmonisation, fault_of_image, remember_harmonisation
+from lungmix.pipeline.result import RunResult
 from lungmix.serve.links import neuroglancer_state
 from lungmix.stages import harmonise, label
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.harmonise import HarmoniseStage
-from lungmix.store import CaseWriter, choices
+from lungmix.stages.quality import QualityStage
+from lungmix.store import CaseFiles, CaseRef, CaseWriter, choices
 from lungmix.store.integrity import invalidate_corrupt_stages, invalidate_stage
+from lungmix.store.models import harmonised_text
 from lungmix.store.schema import GIVEN_MASKS
 from lungmix.verify.case import Comparison
 from lungmix.verify.problems import Verification
@@ -117,18 +122,17 @@ def test_results_of_other_hu_become_invalid_and_return_without_harmonisation(tmp
     run(cohort, *all_stages(None))
     plain = cohort["one"].stages
     assert choices.choose(str(tmp_path / "s.zarr"), preset="anatomical", model="published", harmonise="kernel").changes
-    stages = remember_harmonisation(cohort, "kernel")
-    assert stages == [HarmoniseStage(KERNEL)]
-    run(cohort, *stages)
+    assert remember_harmonisation(cohort, "kernel") == KERNEL
+    run(cohort, HarmoniseStage(KERNEL))
     assert list(cohort["one"].stages) == ["convert", "harmonise"]
     run(cohort, *all_stages())
     assert cohort["one"].stages["mask"]["key"] != plain["mask"]["key"]
     assert run(cohort, *all_stages()) == ["kept"] * 3
-    assert remember_harmonisation(cohort) == stages
+    assert remember_harmonisation(cohort) == KERNEL
     assert choices.choose(str(tmp_path / "s.zarr"), preset="anatomical", model="published").kept == [
         "HU harmonised by kernel"
     ]
-    assert remember_harmonisation(cohort, "none") == []
+    assert remember_harmonisation(cohort, "none") is None
     assert choices.last_harmonisation(cohort) is None
     assert list(cohort["one"].stages) == ["convert"]
     assert not cohort["one"].is_started("harmonised")
@@ -139,7 +143,7 @@ def test_results_of_other_hu_become_invalid_and_return_without_harmonisation(tmp
 def test_store_without_harmonisation_keeps_its_bytes(tmp_path):
     cohort = cohort_of(tmp_path)
     before = (tmp_path / "s.zarr" / "zarr.json").read_bytes()
-    assert remember_harmonisation(cohort) == remember_harmonisation(cohort, "none") == []
+    assert remember_harmonisation(cohort) is remember_harmonisation(cohort, "none") is None
     assert (tmp_path / "s.zarr" / "zarr.json").read_bytes() == before
 
 
@@ -160,7 +164,7 @@ def test_kernel_of_coarse_pixels_is_left_as_it_is(tmp_path):
     run(cohort, HarmoniseStage(KERNEL))
     case = cohort["one"]
     assert np.array_equal(case.harmonised.compute(), case.ct.compute())
-    assert harmonise.applied_to(case) == "none"
+    assert harmonised_text(case) == "none"
     assert harmonise.notes_of(case) == ["kernel harmonisation was not applied: its pixels of 5 mm are wider than 4 mm"]
 
 
@@ -262,3 +266,81 @@ def test_impossible_parameters_are_rejected(tmp_path, methods, reference, words)
         choices.choose(str(tmp_path / "s.zarr"), harmonise=methods, kernel_reference=reference)
     assert not (tmp_path / "s.zarr").exists()
     assert HarmoniseParameters.of("kernel,air-blood") == HarmoniseParameters.of("air-blood, kernel")
+
+
+def test_quality_control_is_of_the_scan(tmp_path):
+    shifted = np.where(PHANTOM.volume() > -1024, PHANTOM.volume() * 0.97, PHANTOM.volume()).astype(np.int16)
+    numbers = []
+    for name, parameters in (("plain", None), ("mapped", HarmoniseParameters(("air-blood",)))):
+        (tmp_path / name).mkdir()
+        cohort = cohort_of(tmp_path / name, shifted)
+        run(cohort, *all_stages(parameters), QualityStage())
+        numbers.append(cohort["one"].quality)
+    plain, mapped = numbers
+    for key in ("outside_air_hu", "tracheal_air_hu", "noise_hu"):
+        assert plain.get(key) == mapped.get(key), key
+
+
+def test_packed_air_is_that_of_the_measured_image(tmp_path):
+    cohort = cohort_of(tmp_path)
+    run(cohort, HarmoniseStage(KERNEL))
+    case = CaseFiles(cohort["one"])
+    depth, _, nx = case.geometry.shape
+    air = unpack(case.read_packed("air", 0, depth), nx)
+    assert np.array_equal(air > 0, case.harmonised.compute() < case.packed_threshold)
+    assert all(key in case.packed_files for key in case.sizes() if key.startswith("air/"))
+    CaseWriter(cohort["one"]).drop_stage("harmonise")
+    assert CaseFiles(cohort["one"]).packed_threshold is None
+    assert not any(key.startswith(("air/", "harmonised/")) for key in CaseFiles(cohort["one"]).sizes())
+
+
+def test_leftover_tasks_cannot_write_after_the_image_was_given_up(tmp_path):
+    cohort = cohort_of(tmp_path)
+    writer = CaseWriter(cohort["one"])
+    left = CaseRef.of(cohort, "one", writer.start_stage("harmonise", "key"))
+    writer.create_image("harmonised")
+    assert remember_harmonisation(cohort, "none") is None
+    with pytest.raises(StoreError):
+        left.open("r+")
+
+
+def test_corrupt_image_is_not_replaced_by_the_scan(tmp_path):
+    cohort = cohort_of(tmp_path)
+    run(cohort, *all_stages())
+    invalidate_stage(cohort["one"], "harmonise", "harmonised/0 is damaged")
+    case = lungmix.open_cohort(tmp_path / "s.zarr")["one"]
+    with pytest.raises(StoreError, match="its harmonised image is corrupt"):
+        case.posterior("ggo")
+
+
+def test_case_that_a_killed_run_did_not_reach_is_named(tmp_path):
+    cohort = cohort_of(tmp_path)
+    run(cohort, *all_stages(None))
+    remember_harmonisation(cohort, "kernel")
+    fault = fault_of_image(cohort["one"], KERNEL)
+    assert "its mask is not of HU harmonised by kernel" in fault
+    result = Pipeline(None, cohort)._with_stage("mask", failures := RunResult())
+    assert result == []
+    assert failures.failed["one"] == fault
+    assert fault_of_image(cohort["one"], None) is None
+
+
+def test_given_mask_that_is_not_made_again_is_kept(tmp_path):
+    cohort = cohort_of(tmp_path)
+    run(cohort, *all_stages(None))
+    writer = CaseWriter(cohort["one"])
+    record = dict(writer.stages["mask"])
+    writer.record("mask", {**record, "from_file": {}}, record.pop("files"))
+    before = cohort["one"].stages
+    with pytest.raises(StoreError, match=r"its mask came from a file .* masks=PLACE"):
+        run(cohort, HarmoniseStage(KERNEL, remade=("two",)))
+    assert cohort["one"].stages == before
+    assert run(cohort, HarmoniseStage(KERNEL, remade=("one",))) == ["done"]
+    assert "mask" not in cohort["one"].stages
+
+
+def test_reference_belongs_to_the_kernel():
+    assert HarmoniseParameters(("air-blood",), (1.0, 2.0)) == HarmoniseParameters(("air-blood",))
+    assert "reference" not in HarmoniseParameters(("air-blood",)).to_dict()
+    with pytest.raises(UsageError, match="needs `harmonise="):
+        HarmoniseParameters.of("air-blood", (1.0, 2.0))

@@ -108,9 +108,11 @@ def _origin_of(store: str, result: RunResult) -> list[str]:
     presets, models = (_counted(str(row[key]) for row in result.rows if key in row) for key in ("mask", "model"))
     masks = f"preset of the masks: {presets}; " if presets else ""
     labels = f"model of the labels: {models}; " if models else ""
+    harmonised = _counted(str(row["harmonised"]) for row in result.rows if "harmonised" in row)
+    hu = f"HU harmonised by: {harmonised}; " if harmonised else ""
     return [
         _ABBREVIATIONS,
-        f"{masks}{labels}lungmix {__version__}",
+        f"{masks}{hu}{labels}lungmix {__version__}",
         f"table: {store.rstrip('/')}/{MEASUREMENTS_FILE}",
     ]
 
@@ -204,7 +206,7 @@ def show_overview(console: Console, overview: CohortOverview) -> None:
 def _made_with(use: ModelUse) -> list[str]:
     """Return lines that name the presets of the masks and the mixtures of the labels."""
     lines = [f"model of the store: {use.stored}"] if use.stored else []
-    for title, values in (("masks", use.masks), ("labels by", use.labels)):
+    for title, values in (("HU harmonised by", use.harmonised), ("masks", use.masks), ("labels by", use.labels)):
         text = _counted(map(str, values.values()))
         if text:
             lines.append(f"{title}: {text}")

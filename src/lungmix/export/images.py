@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.errors import StoreError, UsageError
+from lungmix.errors import StoreError, UsageError, mark_untrusted
 from lungmix.formats import write_image
 from lungmix.formats.header import POSTERIOR, PREFIX
 from lungmix.formats.images import extension_of
@@ -18,7 +18,7 @@ from lungmix.formats.write import WRITTEN
 from lungmix.kernels.labels import look_up
 from lungmix.store import IMAGES, Case
 from lungmix.store.case import posterior_table, remedy_without
-from lungmix.store.models import label_id, mask_text, sides_text
+from lungmix.store.models import harmonised_text, label_id, mask_text, sides_text
 from lungmix.store.schema import ARRAYS, LABEL, LABEL_MAPS
 from lungmix.tissue import TISSUES, Tissue, segments_of
 
@@ -97,13 +97,15 @@ def _posterior_in(image: str) -> tuple[str, str] | None:
 def made_with(case: Case, image: str) -> dict[str, str]:
     """Return what an image was made with, as texts by header key.
 
-    The keys are ``lungmix_mask`` and ``lungmix_sides``, parameters of the mask and of its right and left lung, and
-    ``lungmix_model``, the mixture. Those that do not apply to the image are left out, all of them for the CT.
+    The keys are ``lungmix_mask`` and ``lungmix_sides``, parameters of the mask and of its right and left lung,
+    ``lungmix_harmonised``, the methods of harmonisation of its HU, and ``lungmix_model``, the mixture. Those that do
+    not apply to the image are left out, all of them for the CT.
     """
     models: dict[str, object | None] = {}
     if image != "ct":
         models["lungmix_mask"] = mask_text(case)
         models["lungmix_sides"] = sides_text(case)
+        models["lungmix_harmonised"] = harmonised_text(case)
     if _posterior_in(image) is not None or ARRAYS[image].stage == LABEL:
         models["lungmix_model"] = label_id(case)
     return {key: str(value) for key, value in models.items() if value is not None}
@@ -172,6 +174,12 @@ def image_in_name(path: str | Path, default: str = "ct") -> str:
     named = default
     for index, word in enumerate(words):
         named = _named_by(word, words[index + 1 : index + 3]) or named
+    if named == default and (posterior := next((word for word in words if word in _POSTERIORS), None)) is not None:
+        # Nothing else would tell that the file holds another image than its name says.
+        raise UsageError(
+            f"the name {mark_untrusted(Path(path).name)} does not say of which tissue {posterior} is: write "
+            f"{posterior}_TISSUE, where TISSUE is {' or '.join(_TISSUE_KEYS)}, or give `image`"
+        )
     return named
 
 

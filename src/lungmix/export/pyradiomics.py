@@ -50,12 +50,13 @@ def write_images(case: Case, folder: Path, image: str) -> list[Row]:
     """
     segments_in(image)
     names = {}
-    for name in dict.fromkeys(("ct", _LUNG, image)):
+    hu = case.measured_image
+    for name in dict.fromkeys((hu, _LUNG, image)):
         require(case, name)
-    for name in dict.fromkeys(("ct", _LUNG, image)):
+    for name in dict.fromkeys((hu, _LUNG, image)):
         names[name] = export_image(case, folder / f"{case.name}_{name}{_EXTENSION}", name).name
     return [
-        (names["ct"], names[mask], segment.label)
+        (names[hu], names[mask], segment.label)
         for mask in dict.fromkeys((_LUNG, image))
         for present in [_labels_in(case, mask)]
         for segment in segments_in(mask)

@@ -66,6 +66,9 @@ def potts_labels(
     UsageError
         If the shapes differ, or a number is out of range.
     """
+    if isinstance(ct, da.Array) and isinstance(mask, da.Array) and ct.shape == mask.shape:
+        # Delayed tasks of single slabs cannot depend on a rechunk of all workers at once.
+        mask = mask.rechunk(ct.chunks, method="tasks")
     tissue = tissue_labels(ct, mask, model)
     ct, mask = volume(ct, "the CT"), volume(mask, "the mask")
     weights, beta = _weights_of(spacing), PottsParameters(beta).beta
@@ -78,7 +81,7 @@ def potts_labels(
     if beta is None:
         beta = dask.delayed(_beta_of)(_lazy_counts(tissue), weights, model.n_components)
     lazy = da.asarray(ct)
-    voxels = da.map_blocks(_join, lazy, da.asarray(mask).rechunk(lazy.chunks), dtype=np.int32)
+    voxels = da.map_blocks(_join, lazy, da.asarray(mask).rechunk(lazy.chunks, method="tasks"), dtype=np.int32)
     tables = dask.delayed(potts.tables_of, pure=True)(*components)
     labels = map_with_halo(_label_core, voxels, _HALOS, np.uint8, tables=tables, weights=weights, beta=beta)
     return labels.rechunk(lazy.chunks)
@@ -109,7 +112,7 @@ def _label_core(
 
 def _lazy_counts(tissue: da.Array) -> list[Any]:
     """Return the delayed counts of neighbours of whole slices, see `count_neighbours`."""
-    slabs = tissue.rechunk({0: "auto", 1: -1, 2: -1})
+    slabs = tissue.rechunk({0: "auto", 1: -1, 2: -1}, method="tasks")
     edges = np.cumsum([0, *slabs.chunks[0]]).tolist()
     counts = []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):

@@ -182,7 +182,11 @@ DENSE_COLUMNS: tuple[Column, ...] = (
 
 
 HARMONISED_COLUMNS: tuple[Column, ...] = (
-    Column("harmonised", "", "methods of harmonisation that were applied to the HU, joined by +; none for other scans"),
+    Column(
+        "harmonised",
+        "",
+        "methods of harmonisation that were applied, separated by commas; none for other scans",
+    ),
 )
 """Columns that ``measurements.csv`` has in addition if one of its cases has a harmonised image."""
 

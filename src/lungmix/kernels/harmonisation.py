@@ -47,12 +47,16 @@ class Harmonisation:
         spacing_yx : sequence of float
             Spacing along y and x, mm.
         """
-        out = hu
-        if self.gains is not None and not self.gains.is_identity:
-            planes = [rounded(normalise_bands(filled(plane), spacing_yx, self.gains.gains), plane) for plane in hu]
-            out = np.stack(planes) if planes else hu
-        if self.air_blood is not None and self.air_blood.is_harmonised:
-            out = rounded(harmonise(out, self.air_blood.slope, self.air_blood.offset), hu)
+        gains = None if self.gains is None or self.gains.is_identity else self.gains.gains
+        line = self.air_blood if self.air_blood is not None and self.air_blood.is_harmonised else None
+        if gains is None and line is None:
+            return hu
+        out = np.empty_like(hu)
+        for plane, target in zip(hu, out, strict=True):
+            values = plane if gains is None else rounded(normalise_bands(filled(plane), spacing_yx, gains), plane)
+            target[:] = values
+            if line is not None:
+                target[:] = rounded(harmonise(values[None], line.slope, line.offset)[0], plane)
         return out
 
     def to_dict(self) -> dict[str, Any]:

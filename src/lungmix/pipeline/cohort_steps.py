@@ -10,6 +10,7 @@ from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, count_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import POOL_LUNGS, FitParameters
+from lungmix.pipeline.harmonisation import fault_of_image
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
@@ -31,7 +32,7 @@ from lungmix.stages.plausibility import not_pooled
 from lungmix.stages.pool import without_lungs
 from lungmix.stages.sides import SideStage
 from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, ZONES_FILE, Cohort
-from lungmix.store.choices import last_quality, last_smoothing
+from lungmix.store.choices import last_harmonisation, last_quality, last_smoothing
 from lungmix.store.models import model_use, stored_id
 from lungmix.store.schema import ZONE
 from lungmix.tissue import Tissue
@@ -200,10 +201,10 @@ def measure_cases(
     regions = excluded_regions(cohort) if excluded is None else excluded
 
     def step() -> None:
-        measured = measured_cases(cohort)
+        measured, parameters = measured_cases(cohort), last_harmonisation(cohort)
         names, spacings = [], {}
         for name, case in cohort.items():
-            fault = fault_of_labels(case, model)
+            fault = fault_of_labels(case, model) or fault_of_image(case, parameters)
             if fault is None:
                 # A case that failed in this run is measured too: its stored labels are valid, and its source, for
                 # example, may be a truncated file now.

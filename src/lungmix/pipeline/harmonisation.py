@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lungmix.errors import UsageError, count_of, first_of
+from lungmix.parameters import HarmoniseParameters
 from lungmix.pipeline.masks import given_cases
-from lungmix.stages.base import Stage
-from lungmix.stages.harmonise import HarmoniseStage, is_left
+from lungmix.stages.harmonise import is_left
 from lungmix.stages.measure import drop_rows
-from lungmix.store import CaseWriter, Cohort, CohortWriter
-from lungmix.store.choices import harmonisation_of, harmonised_by, last_harmonisation
+from lungmix.store import Case, CaseWriter, Cohort, CohortWriter
+from lungmix.store.choices import harmonisation_of, harmonised_by, last_harmonisation, text_of_hu
 from lungmix.store.schema import HARMONISE, HARMONISE_SETTING
 
 
@@ -41,14 +41,15 @@ def check_harmonisation(
     if changed:
         raise UsageError(
             f"masks of {count_of(len(changed), 'case')} ({first_of(changed)}) came from files or a segmenter, and are "
-            "counted again by other HU: give them again, `masks=PLACE` or `mask_with=NAME`"
+            "counted again by other HU: give them again with `Pipeline.run(sources, masks=PLACE)`, or make them with "
+            "`mask_with=NAME`"
         )
 
 
 def remember_harmonisation(
     cohort: Cohort, methods: str | None = None, reference: Sequence[float] | None = None
-) -> list[Stage]:
-    """Record which harmonised images are made, delete those that are not wanted any more, and return their stage.
+) -> HarmoniseParameters | None:
+    """Record which harmonised images are made, delete those that are not wanted any more, and return their parameters.
 
     Parameters
     ----------
@@ -59,8 +60,8 @@ def remember_harmonisation(
 
     Returns
     -------
-    list of Stage
-        The stage that makes harmonised images; no stage if there are to be none.
+    HarmoniseParameters or None
+        Parameters of the harmonised images; None if there are to be none.
     """
     parameters = harmonisation_of(cohort, methods, reference)
     if parameters is None:
@@ -73,4 +74,14 @@ def remember_harmonisation(
     if parameters != last_harmonisation(cohort):
         setting = None if parameters is None else parameters.to_dict()
         CohortWriter(cohort).record_settings(**{HARMONISE_SETTING: setting})
-    return [] if parameters is None else [HarmoniseStage(parameters)]
+    return parameters
+
+
+def fault_of_image(case: Case, parameters: HarmoniseParameters | None) -> str | None:
+    """Return the reason why the mask of a case is of other HU than those of the last run; None if it is not.
+
+    There is a reason for cases that a killed run did not reach.
+    """
+    if harmonised_by(case) == parameters:
+        return None
+    return f"its mask is not of {text_of_hu(parameters)}, as the last run asked for: run `Pipeline.mask()`"

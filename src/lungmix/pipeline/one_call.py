@@ -18,11 +18,9 @@ from lungmix.formats import Scan, SeriesFilter
 from lungmix.mixture import TissueModel
 from lungmix.parameters import (
     FitParameters,
-    HarmoniseParameters,
     IntakeParameters,
     MaskLabels,
     MaskParameters,
-    check_smoothing,
     check_zones,
 )
 from lungmix.pipeline.pipeline import FIT, Pipeline, given_model
@@ -30,6 +28,7 @@ from lungmix.pipeline.result import RunResult
 from lungmix.quality_flags import QualityParameters
 from lungmix.segmenters import check_mask_options
 from lungmix.store import check_slices, open_cohort
+from lungmix.store.choices import harmonisation_of, open_or_none, smoothing_of
 from lungmix.webpage.page import write_page
 
 
@@ -107,10 +106,10 @@ def run(
     callback = callback or LogWarnings()
     # Check parameters first, so that no store is created if they are invalid.
     check_slices(chunk_slices)
-    check_smoothing(smooth, beta)
+    present = open_or_none(str(store))
+    smoothing_of(present, smooth, beta)
+    harmonisation_of(present, harmonise, kernel_reference)
     check_zones(zones)
-    if harmonise is not None:
-        HarmoniseParameters.of(harmonise, kernel_reference)
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
     model = given_model(model) or FIT
     cohort = open_cohort(store, "a")

@@ -13,7 +13,7 @@ from distributed import Client
 from lungmix.analysis.selection import bic_table
 from lungmix.callbacks import Callback, LogWarnings, stage_events
 from lungmix.earlier_names import accepts_earlier_names
-from lungmix.errors import StoreError
+from lungmix.errors import StoreError, count_of
 from lungmix.export.images import write_volume
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.intake.case_names import persist_case_numbers
@@ -22,8 +22,10 @@ from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import (
     HARMONISERS,
+    NO_MASKS,
     ZONES_BY_VOLUME,
     FitParameters,
+    HarmoniseParameters,
     IntakeParameters,
     MaskLabels,
     MaskParameters,
@@ -39,8 +41,8 @@ from lungmix.pipeline.cohort_steps import (
     measure_quality,
     resolve_model,
 )
-from lungmix.pipeline.harmonisation import check_harmonisation, remember_harmonisation
-from lungmix.pipeline.masks import plan_masks, remember_given
+from lungmix.pipeline.harmonisation import check_harmonisation, fault_of_image, remember_harmonisation
+from lungmix.pipeline.masks import AnyMaskStage, plan_masks, remember_given
 from lungmix.pipeline.result import RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
@@ -53,6 +55,8 @@ from lungmix.stages.convert import ConvertStage
 from lungmix.stages.fit import STAGE as FIT_STAGE
 from lungmix.stages.fit import choose_cases, masked_cases, pool_counts
 from lungmix.stages.flags import flagged_cases
+from lungmix.stages.given_mask import GivenMaskStage
+from lungmix.stages.harmonise import HarmoniseStage
 from lungmix.stages.label import LabelStage
 from lungmix.stages.mask import STAGE as MASK
 from lungmix.stages.measure import drop_rows, drop_stale_rows, measured_cases, stored_rows
@@ -99,6 +103,17 @@ def given_model(model: str | Path | TissueModel) -> TissueModel | None:
     if isinstance(model, TissueModel):
         return model
     return None if str(model) == FIT else load_model(model)
+
+
+def _harmonise_stages(
+    parameters: HarmoniseParameters | None, mask_stage: AnyMaskStage, masks: str | Path | None
+) -> list[Stage]:
+    """Return the stage of harmonised images before a stage of masks; no stage if there are to be none."""
+    if parameters is None:
+        return []
+    # Masks from files are kept, unless this run gives them again, or computes or segments all of them.
+    remade = mask_stage.masks if isinstance(mask_stage, GivenMaskStage) and masks != NO_MASKS else None
+    return [HarmoniseStage(parameters, remade)]
 
 
 @dataclass(frozen=True)
@@ -227,7 +242,11 @@ class Pipeline:
             self._runner, self._all_names(scans), scans, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
-        steps: list[Stage] = [ConvertStage(scans, chunk_slices, mask_stage.air_hu), *harmonised, mask_stage]
+        steps: list[Stage] = [
+            ConvertStage(scans, chunk_slices, mask_stage.air_hu),
+            *_harmonise_stages(harmonised, mask_stage, masks),
+            mask_stage,
+        ]
         stages = steps if given is None else [*steps, LabelStage(given), *zone_stages(self.cohort)]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         if given is not None:
@@ -300,13 +319,20 @@ class Pipeline:
         if harmonise is None and last_harmonisation(self.cohort) is None:
             harmonise = ",".join(HARMONISERS)
         check_harmonisation(self.cohort, harmonise, kernel_reference)
-        names = list(self.cohort)
-        stages = remember_harmonisation(self.cohort, harmonise, kernel_reference)
-        drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
-        if stages:
+        names, masked = list(self.cohort), sum(MASK in case.stages for case in self.cohort.values())
+        parameters = remember_harmonisation(self.cohort, harmonise, kernel_reference)
+        if parameters is not None:
+            stages = [HarmoniseStage(parameters)]
+            drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
             self._runner.run_cases(HARMONISE, names, stages, result)
         else:
             result.done = names
+        lost = masked - sum(MASK in case.stages for case in self.cohort.values())
+        if lost:
+            self.callback.on_info(
+                f"masks, labels and measurements of {count_of(lost, 'case')} were of other HU and are deleted: "
+                "`Pipeline.run(sources)` makes them again"
+            )
         add_flags(self.cohort, result, names)
         return result
 
@@ -331,13 +357,15 @@ class Pipeline:
             See `run`.
         """
         segmenter = check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
+        check_harmonisation(self.cohort, None, None, masks is not None or mask_with is not None)
         result = RunResult()
         names = list(self.cohort)
         mask_stage = plan_masks(
             self._runner, names, {}, result, mask,
             accept_hu=accept_hu, masks=masks, mask_labels=mask_labels, segmenter=segmenter,
         )  # fmt: skip
-        stages: list[Stage] = [*remember_harmonisation(self.cohort), mask_stage]
+        harmonised = remember_harmonisation(self.cohort)
+        stages = [*_harmonise_stages(harmonised, mask_stage, masks), mask_stage]
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
         self._runner.run_cases("mask", names, stages, result)
         if masks is not None or segmenter is not None:
@@ -533,7 +561,17 @@ class Pipeline:
         return sorted({*scans, *self.cohort})
 
     def _with_stage(self, stage: str, result: RunResult) -> list[str]:
-        return [name for name, case in self.cohort.items() if stage in case.stages and name not in result.failed]
+        """Return the cases with a stage that have not failed; masks of other HU than those of the last run fail."""
+        parameters, names = last_harmonisation(self.cohort), []
+        for name, case in self.cohort.items():
+            if stage not in case.stages or name in result.failed:
+                continue
+            fault = fault_of_image(case, parameters) if stage == MASK else None
+            if fault is None:
+                names.append(name)
+            else:
+                result.fail(name, fault)
+        return names
 
     def _convert_stage(
         self, scans: Mapping[str, Scan], chunk_slices: int | None, nrrd: Path | None = None

@@ -160,8 +160,10 @@ class ConvertStage:
             read_on_worker(client, _check_readable, scan.without_identity())
         case = repaired or writer.add(name, scan.geometry, scan.acquisition, provenance, chunk_slices)
         case_ref = CaseRef.of(cohort, name, case.start_stage(STAGE, key))
-        files, packed_files = case.create_image("ct"), case.create_packed(PACKED)
-        air_hu = AIR_THRESHOLD if self.air_hu is None else self.air_hu(name, scan.geometry)
+        # With harmonised HU, the packed air is that of the harmonised image: a repair of the scan leaves it as it is.
+        keeps_air = repaired is not None and bool(record_of(repaired, HARMONISE))
+        files, packed_files = case.create_image("ct"), {} if keeps_air else case.create_packed(PACKED)
+        air_hu = None if keeps_air else AIR_THRESHOLD if self.air_hu is None else self.air_hu(name, scan.geometry)
         try:
             # One task per scan: compressed sources can only be read sequentially.
             copy = read_on_worker(client, _copy_slabs, scan.without_identity(), case_ref, air_hu)
@@ -177,7 +179,8 @@ class ConvertStage:
                 for array in (*map(ARRAYS["ct"].level, range(len(case.layout.levels))), PACKED):
                     case.delete_array(array)
             raise
-        case.record_packed(air_hu, packed_files | copy.packed)
+        if air_hu is not None:
+            case.record_packed(air_hu, packed_files | copy.packed)
         record: dict[str, Any] = {**provenance, "voxels_sha256": copy.digest, HU: copy.hu}
         if uids := uid_digests(writer.salt, name, scan):
             record[UIDS] = uids
@@ -216,12 +219,8 @@ def check_image(case: Case) -> None:
         If an image is corrupt, or the conversion of the case did not finish.
     """
     check_converted(case)
-    if HARMONISE in case.damage:
-        raise StoreError(
-            f"case {case.name}: its harmonised image is corrupt ({case.damage[HARMONISE]['reason']}): run "
-            "`Pipeline.harmonise()`",
-            case=case.name,
-        )
+    # Raises an error if the image is corrupt.
+    assert case.measured_image
 
 
 def check_converted(case: Case) -> None:
@@ -263,7 +262,8 @@ def _check_readable(scan: Scan) -> None:
     _check_end(scan, sum(len(slab) for slab in scan.slabs(_SLAB)))
 
 
-def _copy_slabs(scan: Scan, case_ref: CaseRef, air_hu: int) -> _Copied:
+def _copy_slabs(scan: Scan, case_ref: CaseRef, air_hu: int | None) -> _Copied:
+    """Write the image of a scan, and its air unless `air_hu` is None."""
     digest = hashlib.sha256()
     files: Receipts = {}
     packed: Receipts = {}
@@ -276,7 +276,8 @@ def _copy_slabs(scan: Scan, case_ref: CaseRef, air_hu: int) -> _Copied:
         add_all(slab, histogram)
         files |= case.write("ct", start, slab)
         # The mask stage starts from packed air: packing it here saves that stage a pass over the voxels.
-        packed |= case.write_packed(PACKED, start, pack_below(slab, air_hu))
+        if air_hu is not None:
+            packed |= case.write_packed(PACKED, start, pack_below(slab, air_hu))
         start += len(slab)
     _check_end(scan, start)
     return _Copied(files, packed, digest.hexdigest(), summarize(histogram).to_dict())

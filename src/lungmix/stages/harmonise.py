@@ -7,27 +7,34 @@ or the storage order of the scan.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import dask
 import numpy as np
 
 from lungmix.cluster.compute import compute_in_order
+from lungmix.errors import StoreError
 from lungmix.kernels.harmonisation import Harmonisation
-from lungmix.parameters import NO_HARMONISATION, HarmoniseParameters
+from lungmix.kernels.packed_masks import pack_below
+from lungmix.parameters import KERNEL, HarmoniseParameters
 from lungmix.stages import convert
 from lungmix.stages.axial_slices import batches, in_array, read_axial
 from lungmix.stages.base import StageContext, Status
+from lungmix.stages.given_mask import is_given
 from lungmix.stages.harmonise_numbers import find_harmonisation
 from lungmix.store import Case, CaseRef, CaseWriter
 from lungmix.store.digests import cache_key
+from lungmix.store.models import record_of
 from lungmix.store.objects import Receipts
-from lungmix.store.schema import FILTERED, HARMONISE, HARMONISED
+from lungmix.store.schema import FILTERED, HARMONISE, HARMONISED, PACKED
 
 STAGE = HARMONISE
 
 _VERSION = 1
 _SLICES_OF_TASK = 32
+_REACHED = 0.05
+"""Largest difference of a standard deviation to that of the reference, as a share of it, that has no note."""
 
 
 def key_for(case: Case, parameters: HarmoniseParameters) -> str:
@@ -43,21 +50,17 @@ def is_left(case: Case) -> bool:
     return STAGE in case.stages or STAGE in case.damage or case.is_started(HARMONISED)
 
 
-def applied_to(case: Case) -> str | None:
-    """Return the methods that were applied to a case, joined by ``+``; None for a case without harmonised image."""
-    if STAGE not in case.stages:
-        return None
-    record = case.stages[STAGE]
-    applied = [name for name in record["parameters"]["methods"] if name not in record.get("not_applied", {})]
-    return "+".join(applied) or NO_HARMONISATION
-
-
 def notes_of(case: Case) -> list[str]:
-    """Return a sentence for each method that could not be applied to a harmonised case."""
-    return [
-        f"{method} harmonisation was not applied: {reason}"
-        for method, reason in case.stages.get(STAGE, {}).get("not_applied", {}).items()
+    """Return sentences on methods that could not be applied to a harmonised case, or not completely."""
+    record = case.stages.get(STAGE, {})
+    notes = [
+        f"{method} harmonisation was not applied: {reason}" for method, reason in record.get("not_applied", {}).items()
     ]
+    after, reference = record.get(KERNEL, {}).get("sd_after", []), record.get("parameters", {}).get("reference", [])
+    if any(abs(sd - goal) > _REACHED * goal for sd, goal in zip(after, reference, strict=False)):
+        texts = (" and ".join(f"{sd:.3g}" for sd in values) for values in (after, reference))
+        notes.append("its frequency bands have {} HU after kernel normalisation, not {}".format(*texts))
+    return notes
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,13 @@ class HarmoniseStage:
     ----------
     parameters : HarmoniseParameters
         Methods of harmonisation.
+    remade : collection of str, optional
+        Cases whose masks are made again in this run; by default all. A mask that came from a file is not given up for
+        other HU unless it is.
     """
 
     parameters: HarmoniseParameters
+    remade: Collection[str] | None = None
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
@@ -84,6 +91,8 @@ class HarmoniseStage:
         ------
         RoomError
             If workers have too little memory.
+        StoreError
+            If the mask of the case came from a file or a segmenter, and would be lost.
         """
         client = context.client
         case = CaseWriter(context.cohort[case_name])
@@ -91,10 +100,19 @@ class HarmoniseStage:
         key = key_for(case, self.parameters)
         if case.stages.get(STAGE, {}).get("key") == key:
             return "kept"
+        is_new = record_of(case, STAGE).get("key") != key
+        if is_new and is_given(case) and self.remade is not None and case_name not in self.remade:
+            raise StoreError(
+                f"case {case_name}: its mask came from a file or a segmenter, and its voxels are counted again by "
+                "other HU: give it again with `Pipeline.run(sources, masks=PLACE)`, or make it with `mask_with=NAME`",
+                case=case_name,
+            )
         context.memory.check(case_name, case.geometry, case.layout.slab)
+        below_hu = case.packed_threshold
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key))
-        # The packed air is that of the scan, or of an earlier harmonised image: the mask stage packs it again.
+        # The packed air is that of the scan, or of an earlier harmonised image.
         case.record_packed(None)
+        below_hu = convert.AIR_THRESHOLD if below_hu is None else below_hu
         (harmonisation,) = compute_in_order(client, [dask.delayed(_find)(case_ref, self.parameters)])
         is_sliced = case.geometry.axis_order.cranial_axis == 0
         if not is_sliced:
@@ -103,13 +121,15 @@ class HarmoniseStage:
             filter_slices = dask.delayed(_filter_slices)
             spans = batches(axial[0], _SLICES_OF_TASK)
             compute_in_order(client, [filter_slices(case_ref, harmonisation, *span) for span in spans])
-        files = case.create_image(HARMONISED)
+        files, packed = case.create_image(HARMONISED), case.create_packed(PACKED)
         write = dask.delayed(_write_slab)
-        tasks = [write(case_ref, harmonisation, *span) for span in case.layout.slabs()]
-        for slab_files in compute_in_order(client, tasks, context.progress(case_name, STAGE)):
+        tasks = [write(case_ref, harmonisation, below_hu, *span) for span in case.layout.slabs()]
+        for slab_files, slab_packed in compute_in_order(client, tasks, context.progress(case_name, STAGE)):
             files |= slab_files
+            packed |= slab_packed
         if not is_sliced:
             case.delete_array(FILTERED)
+        case.record_packed(below_hu, packed)
         case.record(STAGE, {"key": key, "parameters": self.parameters.to_dict(), **harmonisation.to_dict()}, files)
         return "done"
 
@@ -125,12 +145,15 @@ def _filter_slices(case_ref: CaseRef, harmonisation: Harmonisation, first: int, 
     case.write_temporary(FILTERED, first, harmonisation.apply(hu, case.geometry.axial.spacing_zyx[1:]))
 
 
-def _write_slab(case_ref: CaseRef, harmonisation: Harmonisation, start: int, stop: int) -> Receipts:
-    """Write the harmonised image of a slab, and return receipts."""
+def _write_slab(
+    case_ref: CaseRef, harmonisation: Harmonisation, below_hu: int, start: int, stop: int
+) -> tuple[Receipts, Receipts]:
+    """Write the harmonised image of a slab, and its air; return receipts of both."""
     case = case_ref.open("r+")
     order = case.geometry.axis_order
     if order.cranial_axis != 0:
-        return case.write(HARMONISED, start, in_array(case, FILTERED, start, stop))
-    axial = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
-    hu = order.from_axial(harmonisation.apply(axial, case.geometry.axial.spacing_zyx[1:]))
-    return case.write(HARMONISED, start, np.ascontiguousarray(hu))
+        hu = in_array(case, FILTERED, start, stop)
+    else:
+        axial = np.ascontiguousarray(order.to_axial(case.read("ct", start, stop)))
+        hu = np.ascontiguousarray(order.from_axial(harmonisation.apply(axial, case.geometry.axial.spacing_zyx[1:])))
+    return case.write(HARMONISED, start, hu), case.write_packed(PACKED, start, pack_below(hu, below_hu))

@@ -32,12 +32,12 @@ from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.parameters import NO_HARMONISATION
 from lungmix.quality_flags import QualityParameters
-from lungmix.stages import harmonise, lung_zones, quality, regions
+from lungmix.stages import lung_zones, quality, regions
 from lungmix.stages.comparisons import SEGMENTS
 from lungmix.stages.flags import exact_parts, quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, ZONES_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
-from lungmix.store.models import ModelId, label_id, mask_text, record_of
+from lungmix.store.models import ModelId, harmonised_text, label_id, mask_text, record_of
 from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MASK, STAGES, ZONE
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
@@ -153,7 +153,7 @@ def rows_of_case(
         after_provenance = {key: values.pop(key) for key in moved}
         parts = case.region_counts
         dense = {} if parts is None else measure_dense(parts, table, case.geometry.voxel_ml, posteriors)
-        harmonised = {HARMONISED_COLUMNS[0].key: text} if (text := harmonise.applied_to(case)) is not None else {}
+        harmonised = {HARMONISED_COLUMNS[0].key: text} if (text := harmonised_text(case)) is not None else {}
         return [{"case": case.name, **values, **provenance, **after_provenance, **dense, **harmonised}]
     if file == ZONES_FILE:
         if not has_zones(case):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lungmix.kernels.quality import measure_reduced, statistics_in_slices
 from lungmix.kernels.regions import Labels, Mask, Reduced
 from lungmix.kernels.rejected_components import Rejected
 from lungmix.kernels.trachea import part_of_trachea
-from lungmix.stages.reduced import reduced_labels
+from lungmix.stages.reduced import reduced_copy, reduced_labels
 from lungmix.store import CaseFiles
 
 
@@ -36,6 +37,9 @@ def quality_numbers(
     rejected : sequence of Rejected
         Components outside the mask that look like lung.
     """
+    if case.measured_image != "ct":
+        # Quality control is of the scan, and harmonised HU are not its HU.
+        reduced = replace(reduced, hu=reduced_copy(case, "ct").hu)
     parts = None if case.region_counts is None else reduced_labels(case, "region")
     numbers, core = measure_reduced(reduced, regions, rejected, parts)
     values = {"lung_ml": round(int(case.hu_counts.sum()) * case.geometry.voxel_ml, 2), **numbers.to_dict()}

@@ -61,9 +61,10 @@ def rejected_components(reduced: Reduced, preset: str | None = None) -> list[Rej
     return find_rejected(reduced.hu, lung, reduced.steps)
 
 
-def reduced_copy(case: CaseFiles) -> Reduced:
-    """Return the reduced copy of a masked case."""
-    return _reduced_from_levels(case) if case.geometry.axis_order.is_axial else _reduced_from_voxels(case)
+def reduced_copy(case: CaseFiles, image: str | None = None) -> Reduced:
+    """Return the reduced copy of a masked case, with HU of an image; by default of that whose HU are measured."""
+    reduce = _reduced_from_levels if case.geometry.axis_order.is_axial else _reduced_from_voxels
+    return reduce(case, image or case.measured_image)
 
 
 def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
@@ -124,11 +125,11 @@ def _runs(slabs: Iterable[npt.NDArray[np.int16]], grid: ReducedGrid, along: int)
         yield np.concatenate(rest, along)
 
 
-def _reduced_from_levels(case: CaseFiles) -> Reduced:
+def _reduced_from_levels(case: CaseFiles, image: str) -> Reduced:
     """Return the reduced copy of a case whose stored array is axial, from a coarse level of its image."""
     reduction = reduction_of(case.geometry.spacing_zyx)
     factors = reduction.factors
-    lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", case.measured_image))
+    lung, hu = (_strided(case, name, reduction.level, reduction.stride) for name in ("lung", image))
     nx = case.geometry.shape[2]
     air = [
         unpack(case.read_packed(PACKED, start, stop)[-start % factors[0] :: factors[0], :: factors[1]], nx)[
@@ -139,7 +140,7 @@ def _reduced_from_levels(case: CaseFiles) -> Reduced:
     return Reduced(lung > 0, np.concatenate(air) > 0, hu, factors, steps_of(case.geometry, factors))
 
 
-def _reduced_from_voxels(case: CaseFiles) -> Reduced:
+def _reduced_from_voxels(case: CaseFiles, image: str) -> Reduced:
     """Return the reduced copy of a case whose stored array is not axial, from its full-size voxels.
 
     A voxel of a coarse level is the mean of a block, and blocks are counted from the origin of the stored array, which
@@ -150,7 +151,7 @@ def _reduced_from_voxels(case: CaseFiles) -> Reduced:
     factors = reduction.factors
     parts = []
     for start, stop in _axial_runs(case, reduction):
-        hu = np.ascontiguousarray(order.to_axial(case.read(case.measured_image, start, stop)))
+        hu = np.ascontiguousarray(order.to_axial(case.read(image, start, stop)))
         lung = order.to_axial(case.read("lung", start, stop))
         air = order.to_axial(unpack(case.read_packed(PACKED, start, stop), nx))
         masks = (mask[tuple(slice(None, None, n) for n in factors)] > 0 for mask in (lung, air))

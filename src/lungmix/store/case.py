@@ -89,7 +89,19 @@ class Case:
 
     @property
     def measured_image(self) -> str:
-        """Image whose HU masks, labels and measurements are of: ``harmonised`` if the case has it, else ``ct``."""
+        """Image whose HU masks, labels and measurements are of: ``harmonised`` if the case has it, else ``ct``.
+
+        Raises
+        ------
+        StoreError
+            If the harmonised image is corrupt.
+        """
+        damage = self._shared_attributes.get("damaged", {}).get(HARMONISE)
+        if damage is not None:
+            raise StoreError(
+                f"case {self.name}: its harmonised image is corrupt ({damage['reason']}): run `Pipeline.harmonise()`",
+                case=self.name,
+            )
         return HARMONISED if HARMONISE in self._shared_attributes.get("stages", {}) else "ct"
 
     @property

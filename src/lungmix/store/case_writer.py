@@ -353,13 +353,16 @@ class CaseWriter(CaseFiles):
         If the mask depends on the stage, the packed air is removed too.
         """
         invalid = {stage, *DEPENDENTS[stage]}
-        attributes = {key: value for key, value in self._attributes.items() if key != PACKED or MASK not in invalid}
+        # Without an attempt in progress, tasks that a killed run left can no longer write.
+        dropped = {"working", *([PACKED] if MASK in invalid else [])}
+        attributes = {key: value for key, value in self._attributes.items() if key not in dropped}
         kept = {
             part: {name: item for name, item in attributes.get(part, {}).items() if name not in invalid}
             for part in ("stages", "damaged")
         }
         self._write_attributes({**attributes, **kept})
-        arrays = [array for array in ARRAYS.values() if array.stage == stage]
+        stages = (stage, PACKED) if PACKED in dropped else (stage,)
+        arrays = [array for array in ARRAYS.values() if array.stage in stages]
         listed = self._listed_labels()
         if not {array.name for array in arrays}.isdisjoint(listed):
             self.write_object(LABELS_FILE, self.label_list_content({*listed} - {array.name for array in arrays}))

@@ -18,6 +18,9 @@ from lungmix.parameters import (
     DEFAULT_FIT,
     DEFAULT_MASK,
     FITS,
+    HARMONISERS,
+    KERNEL,
+    KERNEL_REFERENCE_HU,
     NO_HARMONISATION,
     NO_MASKS,
     NO_SMOOTHING,
@@ -189,7 +192,7 @@ def choose(
             )
         preset, model, masks, harmonise = "paper", FIT, NO_MASKS, NO_HARMONISATION
     check_mask_options(masks, mask_labels, mask_with, mask_weights, mask_device)
-    cohort = _open_or_none(url)
+    cohort = open_or_none(url)
     options: dict[str, Any] = {
         "threshold": threshold,
         "opening": opening,
@@ -238,7 +241,7 @@ def choose(
         kept.append(f"labels under a Potts prior{beta_text}")
     harmonised = harmonisation_of(cohort, harmonise, kernel_reference)
     if harmonised is not None and harmonise is None and kernel_reference is None and MASK in stages:
-        kept.append(f"HU harmonised by {'+'.join(harmonised.methods)}")
+        kept.append(text_of_hu(harmonised))
     rule = zones_of(cohort, zones)
     if rule is not None and zones is None and LABEL in stages:
         kept.append(f"lung zones by {rule}")
@@ -263,7 +266,7 @@ def choose_fit(
     url, components, fit, prior, prior_strength
         See `choose`.
     """
-    cohort = _open_or_none(url)
+    cohort = open_or_none(url)
     last = resolve_fit(cohort)
     same = last.n_components == components
     return FitParameters(
@@ -272,6 +275,22 @@ def choose_fit(
         prior=_prior_named(prior) if prior is not None else last.prior if same else None,
         prior_strength=last.prior_strength if prior_strength is None else prior_strength,
     )
+
+
+def choose_harmonisation(url: str, methods: str | None, reference: Sequence[float] | None = None) -> Choices:
+    """Return the parameters of the command that writes harmonised images, see `choose`.
+
+    Parameters
+    ----------
+    url
+        See `choose`.
+    methods, reference
+        See `harmonisation_of`. Without methods of the last run, all methods are applied.
+    """
+    cohort = open_or_none(url)
+    if methods is None and (cohort is None or last_harmonisation(cohort) is None):
+        methods = ",".join(HARMONISERS)
+    return choose(url, harmonise=methods, kernel_reference=reference, stages=(MASK,))
 
 
 def last_mask(cohort: Cohort) -> MaskParameters | None:
@@ -482,9 +501,18 @@ def harmonisation_of(
         return HarmoniseParameters.of(methods, reference)
     if reference is None:
         return last
-    if last is None:
+    if last is None or KERNEL not in last.methods:
         raise UsageError('a `kernel_reference` needs harmonised images: give `harmonise="kernel"` too')
     return replace(last, reference=tuple(reference))
+
+
+def text_of_hu(parameters: HarmoniseParameters | None) -> str:
+    """Return what HU are, for messages: those of the scans, or the methods and the reference of harmonisation."""
+    if parameters is None:
+        return "HU of the scans"
+    given = KERNEL in parameters.methods and parameters.reference != KERNEL_REFERENCE_HU
+    reference = f" to {' and '.join(f'{sd:g}' for sd in parameters.reference)} HU" if given else ""
+    return f"HU harmonised by {','.join(parameters.methods)}{reference}"
 
 
 def harmonised_by(case: Case) -> HarmoniseParameters | None:
@@ -507,7 +535,7 @@ def choose_quality(url: str, texts: Sequence[str] | None) -> QualityParameters |
     """Return the thresholds of quality control of a store after changes such as ``noise=60``; None without changes."""
     if not texts:
         return None
-    cohort = _open_or_none(url)
+    cohort = open_or_none(url)
     return (QualityParameters() if cohort is None else last_quality(cohort)).updated(texts)
 
 
@@ -517,7 +545,8 @@ def remember_quality(cohort: Cohort, parameters: QualityParameters | None) -> No
         CohortWriter(cohort).record_settings(**{QUALITY_SETTING: {"thresholds": parameters.to_dict()}})
 
 
-def _open_or_none(url: str) -> Cohort | None:
+def open_or_none(url: str) -> Cohort | None:
+    """Return a store opened for reading; None if it cannot be opened, as before it was created."""
     try:
         return open_cohort(url)
     except StoreError:
@@ -550,15 +579,16 @@ def _changes(
     converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    replaced = segmented = other_hu = 0
+    replaced = segmented = 0
+    other_hu: Counter[str] = Counter()
     # If the parameters of the fit are unchanged, labels computed with the last fit stay valid.
     target = model.digest if isinstance(model, TissueModel) else _unchanged_digest(cohort, fit)
     for case in cohort.values():
         if CONVERT in stages and chunk_slices is not None and layout_of(case.geometry, chunk_slices) != case.layout:
             converted.append(case.name)
         case_mask, text = mask_of(case), mask_text(case)
-        if MASK in stages and text is not None and harmonised_by(case) != harmonised:
-            other_hu += 1
+        if MASK in stages and text is not None and (of := harmonised_by(case)) != harmonised:
+            other_hu[text_of_hu(of)] += 1
         elif MASK in stages and mask_with is not None:
             segmented += text not in (None, mask_with)
         elif MASK in stages and case_mask is None and text is not None and given_masks == NO_MASKS:
@@ -592,10 +622,9 @@ def _changes(
             "labels and measurements"
         )
     if other_hu:
-        new_text = "HU of the scans" if harmonised is None else f"HU harmonised by {'+'.join(harmonised.methods)}"
         messages.append(
-            f"masks of {count_of(other_hu, 'case')} will be recomputed from {new_text} instead of other HU, and so "
-            "their labels and measurements"
+            f"masks of {count_of(other_hu.total(), 'case')} will be recomputed from {text_of_hu(harmonised)} instead "
+            f"of {', '.join(other_hu)}, and so their labels and measurements"
         )
     if labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lungmix.errors import LungmixError, StoreError, count_of
 from lungmix.mixture import PUBLISHED, TissueModel
 from lungmix.mixture.diagnosis import doubts_of
-from lungmix.parameters import MaskParameters, text_of_mask
+from lungmix.parameters import NO_HARMONISATION, MaskParameters, text_of_mask
 from lungmix.store.digests import digest_of
-from lungmix.store.schema import FIT, FROM_FILE, LABEL, MASK, MODEL_FILE
+from lungmix.store.schema import FIT, FROM_FILE, HARMONISE, LABEL, MASK, MODEL_FILE
 
 if TYPE_CHECKING:
     from lungmix.store.case import Case
@@ -145,6 +145,18 @@ def sides_text(case: Case) -> str | None:
     return text_of_mask(record.get("parameters", {}))
 
 
+def harmonised_text(case: Case) -> str | None:
+    """Return the methods of harmonisation that were applied to a case, separated by commas, or ``none``.
+
+    None for a case without a harmonised image.
+    """
+    record = record_of(case, HARMONISE)
+    methods = record.get("parameters", {}).get("methods")
+    if methods is None:
+        return None
+    return ",".join(name for name in methods if name not in record.get("not_applied", {})) or NO_HARMONISATION
+
+
 def mask_of(case: Case) -> MaskParameters | None:
     """Return the parameters of the computed mask of a case; None for other masks, or if they are not recorded."""
     record = record_of(case, MASK)
@@ -166,11 +178,14 @@ class ModelUse:
         Mixture of the labels of each case, as far as it is recorded.
     masks : dict of str to str
         Preset of the mask of each case, as far as it is recorded; see `mask_text`.
+    harmonised : dict of str to str
+        Methods of harmonisation of each case that has a harmonised image, see `harmonised_text`.
     """
 
     stored: ModelId | None
     labels: dict[str, ModelId] = field(default_factory=dict)
     masks: dict[str, str] = field(default_factory=dict)
+    harmonised: dict[str, str] = field(default_factory=dict)
 
     @property
     def stale(self) -> dict[str, ModelId]:
@@ -222,14 +237,16 @@ def model_use(cohort: Cohort, cases: Mapping[str, Case] | None = None) -> ModelU
         stored = stored_id(cohort)
     except (StoreError, ValueError):
         stored = None
-    labels, masks = {}, {}
+    labels, masks, harmonised = {}, {}, {}
     for name, case in (cohort if cases is None else cases).items():
         label, mask = label_id(case), mask_text(case)
         if label is not None:
             labels[name] = label
         if mask is not None:
             masks[name] = mask
-    return ModelUse(stored, labels, masks)
+        if (methods := harmonised_text(case)) is not None:
+            harmonised[name] = methods
+    return ModelUse(stored, labels, masks, harmonised)
 
 
 def _counted(texts: Any) -> str:

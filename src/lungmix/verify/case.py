@@ -231,6 +231,8 @@ class Comparison:
         files, digest, threshold = copy.create_image("ct"), hashlib.sha256(), case.packed_threshold
         if harmonise.STAGE in case.stages:
             # The packed air is that of the harmonised image, which the mask stage packs.
+            if threshold is not None:
+                copy.record_packed(threshold, {})
             threshold = None
         packed = {} if threshold is None else copy.create_packed(PACKED)
         counts = np.zeros(N_HU, np.uint64)

@@ -159,7 +159,7 @@ def _mean_posterior(case: Case, tissue: str, level: Level, cut: Box, sizes: tupl
         for part, factor, size in zip(cut, level.factors, full.shape, strict=True)
     )
     mean = np.zeros(sizes, np.float32)
-    ct, lung = case.zarr_array("ct"), case.zarr_array("lung")
+    ct, lung = case.zarr_array(case.measured_image), case.zarr_array("lung")
     for begin, end in _slabs(full, (z, y, x)):
         mask = lung[begin:end, y, x]
         if mask.any():

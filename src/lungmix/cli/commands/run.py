@@ -218,10 +218,16 @@ def harmonise(
     *,
     harmonise: opt.Harmonise = None,
     kernel_reference: opt.KernelReference = None,
+    yes: opt.Yes = False,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Write images with harmonised HU, which the next fit and labels use; the HU of the scans stay as they are."""
+    """Write images with harmonised HU, of which the next masks are made; the HU of the scans stay as they are."""
+    from lungmix.store.choices import choose_harmonisation
+
+    announce(
+        choose_harmonisation(store, harmonise, opt.parse_reference(kernel_reference)), yes=yes, quiet=cluster.quiet
+    )
     with pipeline_on(store, cluster) as pipeline:
         result = pipeline.harmonise(harmonise, opt.parse_reference(kernel_reference))
     print_result_and_exit(store, result, as_json)

@@ -12,6 +12,7 @@ from lungmix.kernels.diagnosis import (
     diagnose_fit,
     diagnose_labels,
     diagnose_order,
+    diagnose_shares,
 )
 from lungmix.tissue import TISSUES
 
@@ -34,6 +35,10 @@ def with_weight(k, weight):
     return out
 
 
+OVERLAPPING = np.array([0.05, 0.65, 0.14, 0.055, 0.105])
+NEAR_SDS = changed(SDS, air=50, healthy=40)
+"""With means of -928 and -870 HU, healthy lung is more probable than air at the mean of air."""
+
 RAISED = {
     "range": (lambda: diagnose_components(WEIGHTS, changed(MEANS, air=-885), SDS), 0, -885),
     "wide": (lambda: diagnose_components(WEIGHTS, MEANS, changed(SDS, consolidation=475)), 3, 475),
@@ -44,6 +49,8 @@ RAISED = {
     "order": (lambda: diagnose_order(changed(MEANS, consolidation=-600), MEANS), 3, 2),
     "unfinished": (lambda: diagnose_fit(converged=False), None, 1),
     "involvement": (lambda: diagnose_fit(involvement_shift=-6.5), None, -6.5),
+    "mean": (lambda: diagnose_labels(OVERLAPPING, changed(MEANS, air=-928, healthy=-870), NEAR_SDS), 0, 1),
+    "share": (lambda: diagnose_shares(np.array([0.6, 82.4, 8, 3, 6]), np.array([11, 71, 9, 3, 6])), 0, -10.4),
     "starts": (lambda: diagnose_fit(distances=[0.0, 0.02, 0.001]), None, 0.02),
     "distance": (lambda: diagnose_fit(distance=0.3), None, 0.3),
 }
@@ -118,4 +125,16 @@ def test_bounds_of_a_range_belong_to_it():
 
 
 def test_remarks_are_no_failures():
-    assert [check.name for check in CHECKS if not check.fails] == ["starts", "distance"]
+    assert [check.name for check in CHECKS if not check.fails] == ["starts", "mean", "share", "distance"]
+
+
+def test_shares_are_far_from_others_if_twice_or_half_and_five_points_away():
+    reference = np.array([10.0, 4.0, 60.0, 16.0, 10.0])
+    for label, percent, is_far in ((0, 20.0, 0), (0, 20.1, 1), (0, 4.9, 1), (0, 5.1, 0), (1, 8.9, 0), (1, 0.0, 0),
+                                   (1, 9.0, 1), (2, 31.0, 0), (2, 29.0, 1), (3, 0.0, 1)):  # fmt: skip
+        percents = reference.copy()
+        percents[label] = percent
+        raised = diagnose_shares(percents, reference)
+        assert [(check.component, check.value, check.reference) for check in raised] == [
+            (label, pytest.approx(percent - reference[label]), reference[label])
+        ] * is_far

@@ -59,6 +59,32 @@ def test_involvement_is_compared_on_the_histogram():
     assert np.isnan(diagnose(shifted, np.zeros(65536, np.uint64)).involvement_shift)
 
 
+def test_label_that_misses_the_mean_of_its_component_is_a_remark():
+    # Air, with a mean near that of healthy lung, is labelled only below its mean.
+    model = TissueModel(
+        (0.05, 0.65, 0.14, 0.06, 0.10),
+        (-928.0, -870.0, -652.0, -337.0, -13.0),
+        (2500.0, 1600.0, 8836.0, 24649.0, 37636.0),
+    )
+    voxels = histogram(model)
+    diagnosis = diagnose(model, voxels)
+    assert not diagnosis.is_doubtful
+    first, second = diagnosis.sentences()[:2]
+    assert first == (
+        "Air is not the label at its own mean, -928 HU: there Healthy lung is more probable, so that percentages of "
+        "both can differ much from those by the published model, although lung involvement hardly does"
+    )
+    percents = [100 * voxels[mixture.lookup_table() == 1].sum() / voxels.sum() for mixture in (model, PUBLISHED)]
+    assert second == (
+        f"Air: {percents[0]:.1f} % of the pooled voxels have this label, {percents[1]:.1f} % by the published model"
+    )
+    rows = {row["check"]: row for row in diagnosis.rows()}
+    assert rows["share"]["reference"] == pytest.approx(percents[1])
+    assert rows["share"]["value"] == pytest.approx(percents[0] - percents[1])
+    assert not rows["share"]["fails"]
+    assert "share" not in {row["check"] for row in diagnose(model).rows()}
+
+
 def test_doubtful_mixture_warns_and_a_good_one_does_not():
     with pytest.warns(MixtureWarning, match="standard deviation 475 HU"):
         diagnose(BACKGROUND).warn()

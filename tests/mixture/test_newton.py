@@ -229,7 +229,12 @@ def test_boundaries_are_the_thresholds_of_labels_above_the_lowest_mean():
 def test_lower_end_is_where_a_wider_component_wins_again():
     assert PUBLISHED.lowest_label_start() == -1221
     assert TissueModel((0.5, 0.5), (-900.0, -800.0), (1e3, 1e3)).lowest_label_start() == -32768
-    assert TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e4, 1e3)).lowest_label_start() is None
+    # A wide component of little weight is most probable far below and far above the narrow one.
+    wide = TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e4, 1e3))
+    assert wide.lowest_label_start() == -32768
+    assert np.ceil(wide.map_thresholds()) == [-1081] == [hu for hu, label in wide.label_intervals() if label == 2]
+    assert TissueModel((1e-12, 1 - 1e-12), (-900.0, -899.0), (1e3, 1e3)).lowest_label_start() == -32768
+    assert TissueModel((1e-6, 1 - 1e-6), (-900.0, -899.0), (1e3, 1e4)).lowest_label_start() is None
 
 
 def test_component_that_wins_nowhere_shares_the_boundary_of_the_next():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -140,6 +141,18 @@ CHECKS: tuple[Check, ...] = (
         "the labels of 1 % of the voxels can then depend on the starting values",
     ),
     Check(
+        "mean", 1, "", False,
+        "number of components that are not the most probable label at their own mean, although some HU have this label",
+        "the label then has only a side of its component, and percentages of this label and its neighbour differ much "
+        "from those by the published model",
+    ),
+    Check(
+        "share", 5, "points", False,
+        "difference between the percentage of the pooled voxels that have a label by this mixture and that by the "
+        "published model, if one is more than twice the other",
+        "the percentage of one tissue can then be another one, although lung involvement hardly differs",
+    ),
+    Check(
         "distance", 0.25, "", False, "total variation distance from the published model",
         "random groups of ten scans of one cohort are 0.03 to 0.05 apart; a mixture five times as far away comes from "
         "another population or another scanner",
@@ -148,6 +161,9 @@ CHECKS: tuple[Check, ...] = (
 
 BELOW = ("empty", "narrow", "rare")
 """Checks that are raised by a number below the limit; all others are raised by a number at or above it."""
+
+_SHARE_RATIO = 2.0
+"""The check `share` is raised only if one of the two percentages is more than this many times the other."""
 
 _CHECKS = {check.name: check for check in CHECKS}
 
@@ -166,6 +182,9 @@ class RaisedCheck:
         The number that was compared with the limit.
     low, high : float or None
         Lower and upper bound of the number, in the unit of the check; None if there is no such bound.
+    reference : float or None
+        The number that `value` is the difference from, where the check has one: for `share`, the percentage of the
+        label by the published model.
     """
 
     name: str
@@ -173,6 +192,7 @@ class RaisedCheck:
     value: float
     low: float | None = None
     high: float | None = None
+    reference: float | None = None
 
     @property
     def fails(self) -> bool:
@@ -208,9 +228,11 @@ def diagnose_components(weights: Floats, means: Floats, sds: Floats) -> list[Rai
 
 
 def diagnose_labels(weights: Floats, means: Floats, sds: Floats) -> list[RaisedCheck]:
-    """Return the raised checks of MAP labels: labels that no HU value has, and labels with several intervals of HU.
+    """Return the raised checks of MAP labels: empty, torn and mean.
 
-    The MAP label of an HU value is the component that is most probable for it (maximum a posteriori).
+    They are raised by labels that no HU value has, by labels with several intervals of HU, and by labels that the mean
+    of their component does not have. The MAP label of an HU value is the component that is most probable for it
+    (maximum a posteriori).
 
     Parameters
     ----------
@@ -218,12 +240,12 @@ def diagnose_labels(weights: Floats, means: Floats, sds: Floats) -> list[RaisedC
         See `diagnose_components`.
     """
     hu = np.arange(LOWEST_HU, HIGHEST_HU + 1)
-    gaps = (hu[:, None] - np.asarray(means)) / np.asarray(sds)
-    joint = np.log(weights) - np.log(sds) - gaps**2 / 2
+    joint = _joint(hu, weights, means, sds)
     labels = np.argmax(joint, axis=1)
     density = np.exp(joint).sum(axis=1) / np.sqrt(2 * np.pi)
     edges = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1, [len(hu)]])
     raised = []
+    at_means = _joint(np.asarray(means), weights, means, sds).argmax(axis=1)
     for k in range(len(means)):
         runs = [(end - start, density[start:end].sum()) for start, end in zip(edges[:-1], edges[1:], strict=True)
                 if labels[start] == k]  # fmt: skip
@@ -234,7 +256,32 @@ def diagnose_labels(weights: Floats, means: Floats, sds: Floats) -> list[RaisedC
         outside = 100 * float(sum(share for i, (_, share) in enumerate(runs) if i != widest))
         if outside >= _CHECKS["torn"].limit:
             raised.append(RaisedCheck("torn", k, outside, high=_CHECKS["torn"].limit))
+        if at_means[k] != k:
+            raised.append(RaisedCheck("mean", k, float(at_means[k])))
     return raised
+
+
+def diagnose_shares(percents: Floats, reference: Floats) -> list[RaisedCheck]:
+    """Return a raised check for each label whose share of the voxels is far from the share by the published model.
+
+    Parameters
+    ----------
+    percents, reference : ndarray, shape (k,)
+        Percent of the voxels with each label, by the mixture and by the published model.
+    """
+    raised, limit = [], _CHECKS["share"].limit
+    for k, (percent, other) in enumerate(zip(percents, reference, strict=True)):
+        is_far = max(percent, other) > _SHARE_RATIO * min(percent, other)
+        if is_far and abs(percent - other) >= limit:
+            value = float(percent - other)
+            raised.append(RaisedCheck("share", k, value, low=-limit, high=limit, reference=float(other)))
+    return raised
+
+
+def _joint(hu: npt.NDArray[Any], weights: Floats, means: Floats, sds: Floats) -> Floats:
+    """Return the logarithm of each component's weighted density at `hu`, up to a constant: shape (n, k)."""
+    gaps = (hu[:, None] - np.asarray(means)) / np.asarray(sds)
+    return np.asarray(np.log(weights) - np.log(sds) - gaps**2 / 2)
 
 
 def diagnose_order(

@@ -21,6 +21,7 @@ from lungmix.kernels.diagnosis import (
     diagnose_fit,
     diagnose_labels,
     diagnose_order,
+    diagnose_shares,
 )
 from lungmix.kernels.measures import component_keys
 from lungmix.mixture.distance import total_variation
@@ -42,6 +43,8 @@ _SENTENCES = {
     "unfinished": "the fit ended before its stopping rule was met",
     "involvement": "pooled lung involvement differs by {value:+.1f} points from that under the published model",
     "starts": "another start ended elsewhere, at a total variation distance of {percent:.1f} %",
+    "mean": "{name} is not the label at its own mean, {mean:.0f} HU: there {other} is more probable{effect}",
+    "share": "{name}: {percent:.1f} % of the pooled voxels have this label, {reference:.1f} % by the published model",
     "distance": "the total variation distance from the published model is {percent:.0f} %",
 }
 
@@ -81,14 +84,16 @@ class Diagnosis:
     def rows(self) -> list[dict[str, Any]]:
         """Return a JSON-ready row for each raised check, failures first.
 
-        The keys are ``check``, ``fails``, ``component``, ``value``, its bounds ``low`` and ``high``, and ``text``.
+        The keys are ``check``, ``fails``, ``component``, ``value``, its bounds ``low`` and ``high``, ``reference`` (the
+        percentage by the published model that ``value`` of the check ``share`` differs from), and ``text``.
         """
         keys = component_keys(self.model.n_components)
         return [
             {
                 "check": check.name, "fails": check.fails,
                 "component": None if check.component is None else keys[check.component],
-                "value": check.value, "low": check.low, "high": check.high, "text": self._sentence(check),
+                "value": check.value, "low": check.low, "high": check.high, "reference": check.reference,
+                "text": self._sentence(check),
             }
             for check in sorted(self.raised, key=lambda check: not check.fails)
         ]  # fmt: skip
@@ -101,16 +106,26 @@ class Diagnosis:
 
     def _sentence(self, check: RaisedCheck) -> str:
         k, names = check.component, _names(self.model.n_components)
-        other = names[int(check.value)] if check.name == "order" else ""
+        other = int(check.value) if check.name in ("order", "mean") else None
         return _SENTENCES[check.name].format(
             name="" if k is None else names[k],
             mean=math.nan if k is None else self.model.means[k],
-            other=other,
+            other="" if other is None else names[other],
+            effect="" if k is None or other is None else self._effect(k, other),
             value=check.value,
-            percent=100 * check.value,
+            percent=100 * check.value if check.reference is None else check.reference + check.value,
             low=check.low,
             high=check.high,
+            reference=check.reference,
         )
+
+    def _effect(self, k: int, other: int) -> str:
+        """Return the end of a sentence: what follows if component `other` is more probable at the mean of `k`."""
+        if self.model.n_components != len(TISSUES):
+            return ""
+        alike = (TISSUES[k].key in INVOLVED) == (TISSUES[other].key in INVOLVED)
+        involvement = ", although lung involvement hardly does" if alike else ", and so can lung involvement"
+        return f", so that percentages of both can differ much from those by the published model{involvement}"
 
 
 def diagnose(model: TissueModel, histogram: npt.NDArray[np.uint64] | None = None) -> Diagnosis:
@@ -129,7 +144,11 @@ def diagnose(model: TissueModel, histogram: npt.NDArray[np.uint64] | None = None
     distance, shift = total_variation(model, PUBLISHED), math.nan
     raised = [*diagnose_components(weights, means, sds), *diagnose_labels(weights, means, sds)]
     if model.n_components == len(TISSUES):
-        shift = _involvement_shift(model, histogram)
+        if histogram is not None and histogram.any():
+            percents, reference = (_percents(mixture, histogram) for mixture in (model, PUBLISHED))
+            involved = [tissue.key in INVOLVED for tissue in TISSUES]
+            shift = float((percents - reference)[involved].sum())
+            raised += diagnose_shares(percents, reference)
         raised += diagnose_order(means, np.asarray(PUBLISHED.means), model.fit_info.get("prior_components"))
     raised += diagnose_fit(
         converged=bool(model.fit_info.get("converged", True)),
@@ -166,12 +185,10 @@ def with_doubts(model: TissueModel, histogram: npt.NDArray[np.uint64]) -> Tissue
     return replace(model, fit_info={**model.fit_info, DOUBTS: sentences})
 
 
-def _involvement_shift(model: TissueModel, histogram: npt.NDArray[np.uint64] | None) -> float:
-    if histogram is None or not histogram.any():
-        return math.nan
-    involved = [tissue.label for tissue in TISSUES if tissue.key in INVOLVED]
-    counts = [histogram[np.isin(mixture.lookup_table(), involved)].sum() for mixture in (model, PUBLISHED)]
-    return 100 * (float(counts[0]) - float(counts[1])) / float(histogram.sum())
+def _percents(model: TissueModel, histogram: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the percent of the voxels of a histogram that have each label: shape (n_components,)."""
+    counts = np.bincount(model.lookup_table(), histogram, minlength=model.n_components + 1)[1:]
+    return np.asarray(100 * counts / counts.sum())
 
 
 def _names(n_components: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -140,41 +141,49 @@ class TissueModel:
     def map_thresholds(self) -> list[float]:
         """Return the MAP thresholds in HU, not rounded: entry k separates labels up to k + 1 from higher labels.
 
-        There are `n_components` - 1 thresholds, in ascending order. A MAP threshold is the HU at which the most
-        probable component changes. The search begins at the lowest mean, so it ignores a wide component that becomes
-        most probable again at very low HU. A component that is most probable nowhere has the threshold of the component
-        above it. A threshold is infinite if no higher component is most probable anywhere.
+        There are `n_components` - 1 thresholds, in ascending order. They agree with `lookup_table`: in it, a HU value
+        up to the threshold has a label up to k + 1, and the next HU value has a higher label.
+
+        A label can have several intervals of HU, for example because the widest component becomes most probable again
+        far from all means. If the table changes from a label up to k + 1 to a higher one several times, the threshold
+        is the change that has the fewest voxels of the mixture on its wrong side, but at least the threshold before it.
+        For a component that is most probable nowhere, the thresholds below and above it are equal. Without a change, a
+        threshold is infinite: ``inf`` if no HU value has a higher label, ``-inf`` if none has a label up to k + 1. If
+        there are both, and higher labels come first, it is the one of these two with fewer voxels on the wrong side.
         """
-        hu = _HU[np.floor(self.means[0]) <= _HU]
-        scores = self.log_densities(hu)
+        scores = self.log_densities(_HU)
         labels = np.argmax(scores, axis=-1)
-        out = []
+        density = np.exp(scores).sum(axis=-1)
+        out: list[float] = []
         for k in range(self.n_components - 1):
-            above = np.flatnonzero(labels > k)
-            out.append(float("inf") if not len(above) else self._crossing(hu, scores, labels, int(above[0])))
+            change = _best_change(labels > k, density)
+            at_end = {0: float("-inf"), len(_HU): float("inf")}
+            threshold = at_end[change] if change in at_end else self._crossing(scores, labels, change)
+            out.append(max([threshold, *out[-1:]]))
         return out
 
     def lowest_label_start(self) -> int | None:
-        """Return the lowest HU, below the lowest mean, from which on the component of the lowest mean is most probable.
+        """Return the lowest HU of the interval of HU with label 1 that ends at the lowest MAP threshold.
 
         At lower HU, a wider component is more probable. If there is no such component, the result is -32768, the lowest
-        int16. It is None if another component is more probable even at the lowest mean.
+        int16. It is None if no HU value has label 1.
         """
-        lower = _HU[np.ceil(self.means[0]) >= _HU]
-        others = np.flatnonzero(self.predict(lower) != 1)
-        if not len(others):
-            return int(_HU[0])
-        return None if others[-1] == len(lower) - 1 else int(lower[others[-1] + 1])
+        is_lowest = self.lookup_table() == 1
+        threshold = self.map_thresholds()[0] if self.n_components > 1 else math.inf
+        last = np.flatnonzero(is_lowest & (threshold >= _HU))
+        if not len(last):
+            return None
+        below = np.flatnonzero(~is_lowest[: last[-1]])
+        return int(_HU[below[-1] + 1 if len(below) else 0])
 
-    def _crossing(
-        self, hu: npt.NDArray[Any], scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int
-    ) -> float:
-        """Return the HU, interpolated linearly, at which the label of ``hu[i - 1]`` changes to that of ``hu[i]``."""
-        if i == 0:
-            return float(hu[0])
+    @staticmethod
+    def _crossing(scores: npt.NDArray[np.float64], labels: npt.NDArray[Any], i: int) -> float:
+        """Return the HU, interpolated linearly, at which the label of ``_HU[i - 1]`` changes to that of ``_HU[i]``."""
         old, new = labels[i - 1], labels[i]
         before, after = (float(scores[j, old] - scores[j, new]) for j in (i - 1, i))
-        return float(hu[i - 1]) + (before / (before - after) if before > after else 1.0)
+        hu = float(_HU[i - 1]) + (before / (before - after) if before > after else 0.0)
+        # Rounding must not move the threshold to the HU value that has the higher label.
+        return min(hu, math.nextafter(float(_HU[i]), -math.inf))
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the model as JSON text, with all digits of its numbers; if `path` is given, also write it there."""
@@ -262,6 +271,30 @@ class TissueModel:
     def lower_end(self) -> int | None:
         """Return `lowest_label_start()`: a deprecated name."""
         return _deprecated("lower_end()", "lowest_label_start()", self.lowest_label_start())
+
+
+def _best_change(is_higher: npt.NDArray[np.bool_], density: npt.NDArray[np.float64]) -> int:
+    """Return the index of the first HU value above the threshold between lower and higher labels.
+
+    The threshold is the change from a lower to a higher label with the fewest voxels on its wrong side, and of changes
+    with equally many voxels there the one with the fewest HU values there. Without a change, it is below or above all
+    HU values.
+
+    Parameters
+    ----------
+    is_higher : ndarray of bool, shape (65536,)
+        True where the label is one of the higher ones, which belong above the threshold.
+    density : ndarray, shape (65536,)
+        Density of the mixture at each HU value, in proportion to its voxels.
+    """
+    signs = np.where(is_higher, 1, -1)
+    # Voxels and HU values on the wrong side, minus those of a threshold below all HU values.
+    voxels = np.concatenate([[0.0], np.cumsum(signs * density)])
+    values = np.concatenate([[0], np.cumsum(signs)])
+    changes = np.flatnonzero(is_higher[1:] & ~is_higher[:-1]) + 1
+    if not len(changes):
+        changes = np.asarray([0, len(is_higher)])
+    return int(min(changes, key=lambda i: (voxels[i], values[i])))
 
 
 def _deprecated(old: str, new: str, value: T) -> T:

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from dask.system import CPU_COUNT
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -363,7 +364,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
     out = []
     for digest, (name, mixture) in models.items():
         names = [t.name for t in TISSUES] if mixture.n_components == len(TISSUES) else None
-        limits = [None, *mixture.map_thresholds()]
+        limits = _limits(mixture)
         out.append(
             {
                 "title": pictures.model_title(name),
@@ -377,7 +378,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
                         "weight": f"{100 * mixture.weights[k]:.2f}",
                         "mean": f"{mixture.means[k]:.1f}".replace("-", "−"),
                         "sd": f"{math.sqrt(mixture.variances[k]):.1f}",
-                        "threshold": _limit(limits[k]),
+                        "threshold": limits[k],
                     }
                     for k in range(mixture.n_components)
                 ],
@@ -386,10 +387,17 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
     return out
 
 
-def _limit(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}".replace("-", "−") if math.isfinite(value) else "never"
+def _limits(mixture: TissueModel) -> list[str]:
+    """Return for each component the text of the HU that its label begins at: empty if it has no lower end."""
+    has_label = np.bincount(mixture.lookup_table(), minlength=mixture.n_components + 1)[1:] > 0
+    limits = [-math.inf, *mixture.map_thresholds()]
+    return [_limit(limit) if present else "never" for limit, present in zip(limits, has_label, strict=True)]
+
+
+def _limit(value: float) -> str:
+    if math.isinf(value):
+        return "never" if value > 0 else ""
+    return f"{value:.0f}".replace("-", "−")
 
 
 def _is_comparable(rows: Sequence[Mapping[str, Value]]) -> bool:

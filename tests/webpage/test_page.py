@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 import lungmix
+from lungmix.analysis.comparison import compare_cases
 from lungmix.callbacks import Callback
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
-from lungmix.stages.fit import publish
+from lungmix.parameters import FitParameters
+from lungmix.stages.fit import fit_cohort, pool_counts, publish
 from lungmix.stages.measure import WORDS, measure_cohort, read_measurements
 from lungmix.store import MEASUREMENTS_FILE, CaseWriter, CohortWriter
 from lungmix.webpage.figures import mixture_figure
@@ -292,6 +294,28 @@ def test_failed_checks_of_the_mixture_of_the_labels_are_listed(tmp_path):
     text = write_page(lungmix.open_cohort(tmp_path / "cohort.zarr"), tmp_path / "page").read_text()
     assert "Labels by this mixture are doubtful" in text
     assert "<li>Consolidation: its standard deviation 475 HU is 250 HU or more" in text
+
+
+def test_diagnosis_of_every_fit_is_on_the_page_as_on_the_terminal(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
+    parameters = FitParameters(fit="anchored")
+    fits, _ = fit_cohort(cohort, list(cohort), parameters)
+    comparison = compare_cases(fits, cohort, list(cohort), pool_counts(cohort, list(cohort)), parameters.clip)
+    text = write_page(cohort, tmp_path / "page").read_text()
+    sections = {name: text.split(f"<caption>{model_title(name).capitalize()}")[1].split("</div>")[0] for name in fits}
+    for name, item in comparison.diagnosis.items():
+        section = sections[name]
+        verdict = "doubtful" if item["doubtful"] else "pass"
+        assert re.search(f'<p class="verdict"><span class="tag[^"]*">{verdict}</span>', section)
+        assert f"distance from the published model: {100 * item['distance']:.1f} %" in section
+        points = f"{item['involvement_shift']:+.1f}".replace("-", "−")
+        assert f"published model: {points} points" in section
+        for row in item["checks"]:
+            assert f"<li>{'' if row['fails'] else 'remark: '}{row['text']}</li>" in section
+    assert "remark: " in "".join(sections.values())
+    published = text.split(f"<caption>{model_title('published').capitalize()}")[1].split("</div>")[0]
+    assert '<span class="tag good">pass</span>' in published
+    assert "distance from the published model: 0.0 %" in published
 
 
 def test_folder_that_cannot_be_written_is_rejected(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from statistics import median
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 from dask.system import CPU_COUNT
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,16 +21,16 @@ from lungmix._version import __version__
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, StoreError, UsageError, encodable
-from lungmix.mixture import TissueModel
+from lungmix.mixture import TissueModel, diagnose
 from lungmix.mixture.diagnosis import doubts_of
 from lungmix.parameters import FITS
-from lungmix.stages.fit import stored_fits
+from lungmix.stages.fit import pool_counts, stored_fits
 from lungmix.stages.flags import FLAGGED_FRACTION
 from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
-from lungmix.store.schema import POTTS_RECORD, ZONE
+from lungmix.store.schema import FITS_RECORD, MASK, POTTS_RECORD, ZONE
 from lungmix.tissue import SIDES, TISSUES, Tissue
 from lungmix.webpage import pictures
 from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
@@ -359,6 +361,8 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
             models.setdefault(label_model.digest, (by_labels.get(label_model.digest, GIVEN), label_model))
     if use.stored is not None and use.stored.digest not in models:
         models[use.stored.digest] = (use.stored.name, stored_model(cohort))
+    histogram = None if stored is None else _fitted_counts(cohort)
+    fitted = set() if stored is None else {fit.digest for fit in stored.values()}
     # Earlier versions do not record the mixture of labels; it is the model of the store.
     labels = by_labels.keys() or {model.digest}
     out = []
@@ -369,7 +373,7 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
             {
                 "title": pictures.model_title(name),
                 "labels": digest in labels,
-                "doubts": doubts_of(mixture, is_fit=name in FITS),
+                "diagnosis": _diagnosis(mixture, name in FITS, histogram if digest in fitted else None),
                 "next": bool(use.stale) and use.stored is not None and digest == use.stored.digest,
                 "rows": [
                     {
@@ -385,6 +389,36 @@ def _fits(cohort: Cohort, use: ModelUse, model: TissueModel | None) -> list[dict
             }
         )
     return out
+
+
+def _fitted_counts(cohort: Cohort) -> npt.NDArray[np.uint64] | None:
+    """Return the sum of the histograms of the cases that were fitted; None if one of them cannot be read any more."""
+    names = cohort.settings[FITS_RECORD].get("cases", [])
+    try:
+        if all(name in cohort and MASK in cohort[name].stages for name in names):
+            return pool_counts(cohort, names)
+    except _READ_ERRORS:
+        pass
+    return None
+
+
+def _diagnosis(mixture: TissueModel, is_fit: bool, histogram: npt.NDArray[np.uint64] | None) -> dict[str, Any]:
+    """Return the diagnosis of a mixture in words: its verdict, its differences from the published model, its checks.
+
+    The record of a model from a file may hold anything, so that only its parameters are checked.
+    """
+    result = diagnose(mixture if is_fit else replace(mixture, fit_info={}), histogram)
+    rows = result.rows()
+    failures = [row["text"] for row in rows if row["fails"]]
+    # Recorded doubts come from the voxels that the fit pooled, which are not always those of the whole masks.
+    failures = failures or doubts_of(mixture, is_fit=is_fit)
+    shift = result.involvement_shift
+    return {
+        "failures": failures,
+        "remarks": [row["text"] for row in rows if not row["fails"]],
+        "distance": f"{100 * result.distance:.1f}",
+        "shift": "" if math.isnan(shift) else f"{shift:+.1f}".replace("-", "−"),
+    }
 
 
 def _limits(mixture: TissueModel) -> list[str]:

@@ -12,6 +12,7 @@ import lungmix
 from lungmix.errors import StoreError, UsageError
 from lungmix.geometry import Geometry
 from lungmix.kernels.histogram import count_hu
+from lungmix.kernels.lung_zones import zone_counts
 from lungmix.mixture import PUBLISHED
 from lungmix.parameters import MaskParameters
 from lungmix.phantom import Phantom
@@ -27,6 +28,7 @@ from lungmix.store.schema import LABELS_FILE
 from lungmix.store.tables import lines_of
 from lungmix.tissue import LUNG_ZONES
 from lungmix.verify.case import Comparison
+from lungmix.verify.objects import unexpected_objects
 from lungmix.verify.problems import Verification
 from oracle.lung_zones import zones_of
 from support.generators import ORIENTATIONS, as_axial, case_of, reoriented
@@ -161,6 +163,34 @@ def test_zones_exist_only_while_they_are_wanted(tmp_path, expected):
     assert case.packed_threshold is not None
     assert listed(case) == ["lung", "side"]
     assert choices.last_zones(lungmix.open_cohort(tmp_path / "s.zarr")) is None
+
+
+def test_interrupted_stage_leaves_no_zones_and_is_resumed(tmp_path, expected, monkeypatch):
+    sides, zones = expected
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    case_with(cohort, sides, FINE, 8)
+    zoned(cohort, "height")
+    from lungmix.stages import lung_zones
+
+    calls = []
+
+    def counts_until_the_third(*slab):
+        calls.append(slab)
+        if len(calls) == 3:
+            raise OSError("disk full")
+        return zone_counts(*slab)
+
+    monkeypatch.setattr(lung_zones, "zone_counts", counts_until_the_third)
+    with pytest.raises(OSError, match="disk full"):
+        zoned(cohort)
+    interrupted = CaseWriter(lungmix.open_cohort(tmp_path / "s.zarr")["one"])
+    assert "zone" not in interrupted.stages
+    assert unexpected_objects(interrupted)["zone"] == "the stage zone was interrupted"
+    assert rows_of_case(interrupted, ZONES_FILE, PUBLISHED) == []
+    monkeypatch.setattr(lung_zones, "zone_counts", zone_counts)
+    assert zoned(cohort) == "done"
+    assert np.array_equal(cohort["one"].zone.compute(), zones["volume"])
+    assert not any("zone" in key for key in unexpected_objects(CaseWriter(cohort["one"])))
 
 
 def test_new_mask_invalidates_zones(tmp_path, expected):

@@ -221,14 +221,15 @@ def measure_zones(zones: Counts, table: Table, voxel_ml: float, posteriors: Post
             parts = {"side": side, "third": third, "half": half, "depth": depth}
             names = {key: BOTH if part is None and key == "side" else "" if part is None else part.key
                      for key, part in parts.items()}  # fmt: skip
-            expected = {f"{key}{EXPECTED}": share for key, share in expected_shares(counts, posteriors).items()}
-            further = _further(counts, voxel_ml, None, ())
+            present = np.flatnonzero(counts)
+            shares = expected_shares(counts[present], posteriors[present])
+            expected = {f"{key}{EXPECTED}": share for key, share in shares.items()}
             rows.append(
                 {
                     "zone": "_".join(name for name in names.values() if name),
                     **{key: name or ALL for key, name in names.items()},
                     **measure_counts(counts, table, voxel_ml),
-                    "mass_g": further["mass_g"],
+                    "mass_g": _mass(counts, voxel_ml),
                     **expected,
                 }
             )
@@ -285,7 +286,7 @@ def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None
     row |= {f"haa_above_{t}": percent_of(-t < _HU) for t in HAA_ABOVE}
     row |= {f"haa_{a}_{b}": percent_of((-a < _HU) & (-b > _HU)) for a, b in HAA_BANDS}
     row |= {f"aerated_{a}_{b}": percent_of((-a <= _HU) & (-b >= _HU)) for a, b in AERATED_BANDS}
-    row["mass_g"] = weighted_sum(counts, np.maximum(1 + _HU / 1000, 0)) * voxel_ml
+    row["mass_g"] = _mass(counts, voxel_ml)
     row["touches_border"] = int(any(touches[side.key] for side in parts)) if touches is not None else float("nan")
     return row
 
@@ -293,6 +294,10 @@ def _further(counts: Counts, voxel_ml: float, touches: Mapping[str, bool] | None
 def _mean(counts: Counts) -> float:
     total = int(counts.sum())
     return weighted_sum(counts, _HU) / total if total else float("nan")
+
+
+def _mass(counts: Counts, voxel_ml: float) -> float:
+    return weighted_sum(counts, np.maximum(1 + _HU / 1000, 0)) * voxel_ml
 
 
 def _ml(counts: Counts, voxel_ml: float) -> float:

@@ -361,7 +361,7 @@ def test_figures_are_drawn(page):
     page.wait("return [...document.images].every((image) => image.complete)")
     assert page.run("return [...document.images].every((image) => image.naturalWidth > 100)")
     names = page.run("return [...document.images].map((image) => image.src.split('/').pop())")
-    assert names == ["mixture.svg", "pipeline.svg", "slices.svg", "scores.svg"]
+    assert names == ["mixture.svg", "pipeline.svg", "slices.svg", "scores.svg", "score_agreement.svg"]
 
 
 def test_missing_data_file_of_a_scan_is_reported(browser, made, tmp_path):

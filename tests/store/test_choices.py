@@ -173,6 +173,56 @@ def test_other_number_of_components_is_fitted_without_a_prior(tmp_path):
     assert with_prior.notes == []
 
 
+@pytest.mark.parametrize("fit", ["anchored", "paper", "converged"])
+def test_fit_of_five_components_is_used_again_after_another_number(tmp_path, fit):
+    url = str(tmp_path / "cohort.zarr")
+    cohort = lungmix.open_cohort(url, "a")
+    remember_fit(cohort, FitParameters(fit=fit))
+    three = choose(url, components=3)
+    assert three.fit.fit == ("paper" if fit == "anchored" else fit)
+    remember_fit(cohort, three.fit)
+    assert choose(url).fit == three.fit
+    remember_fit(cohort, choose(url, components=4).fit)
+    five = choose(url, components=5)
+    assert five.fit == FitParameters(fit=fit)
+    assert five.notes == [
+        "the mixture has 5 components again, not 4, so labels are by the fit anchored, not by paper"
+    ] * (fit == "anchored")
+    assert choose(url, components=5, fit="converged").fit == FitParameters(fit="converged")
+
+
+def test_fit_of_five_components_is_the_default_if_there_was_none(tmp_path):
+    url = str(tmp_path / "cohort.zarr")
+    cohort = lungmix.open_cohort(url, "a")
+    remember_fit(cohort, choose(url, components=3).fit)
+    assert choose(url, components=5).fit == ANCHORED
+
+
+def test_prior_and_number_of_components_replace_those_of_the_last_run(tmp_path):
+    url, files = str(tmp_path / "cohort.zarr"), {}
+    cohort = lungmix.open_cohort(url, "a")
+    three = TissueModel((0.5, 0.3, 0.2), (-900.0, -500.0, 0.0), (2500.0, 10000.0, 40000.0))
+    for name, model in (("three", three), ("five", PUBLISHED_SHIFTED)):
+        files[name] = str(tmp_path / f"{name}.json")
+        model.to_json(files[name])
+    given = choose(url, prior=files["three"])
+    assert given.fit == FitParameters(n_components=3, fit="anchored", prior=three)
+    remember_fit(cohort, given.fit)
+    assert choose(url, prior=files["five"]).fit == FitParameters(fit="anchored", prior=PUBLISHED_SHIFTED)
+    assert choose(url, prior="published").fit == ANCHORED
+    five = choose(url, components=5)
+    assert five.fit == ANCHORED
+    assert five.notes == ["the mixture has 5 components and the prior of the last run 3, so this prior is not used"]
+    assert choose(url, components=4).fit == FitParameters(n_components=4, fit="paper")
+    assert len(choose(url, components=4).notes) == 2
+    with pytest.raises(UsageError, match="the prior has 3 components and the mixture 5"):
+        choose(url, components=5, prior=files["three"])
+    remember_fit(cohort, FitParameters(n_components=3))
+    with pytest.raises(UsageError, match="the last run on this store had 3: give `n_components=5`"):
+        choose(url, fit="anchored")
+    assert choose(url, fit="anchored", components=5).fit == ANCHORED
+
+
 @pytest.mark.parametrize("method", ["em", "minibatch"])
 def test_fit_over_voxels_leaves_the_fit_of_the_labels_at_its_default(tmp_path, method):
     result = choose(str(tmp_path / "new.zarr"), method=method)
@@ -184,8 +234,11 @@ def test_notes_are_printed_by_commands_that_fit_one_mixture(fitted, capsys):
     lungmix.Pipeline(None, lungmix.open_cohort(fitted, "r+")).fit(fit=ANCHORED)
     assert _status_of(["fit", fitted, "--components", "2-3"]) == 0
     assert "published prior" not in capsys.readouterr().err
-    assert _status_of(["fit", fitted, "--components", "3", "--quiet"]) == 0
-    assert "published prior" not in capsys.readouterr().err
+    assert _status_of(["fit", fitted, "--components", "3", "--quiet", "--json"]) == 0
+    printed = capsys.readouterr()
+    note = "the mixture has 3 components and the published prior 5, so labels are by the fit paper, not by anchored"
+    assert f"warning: {note}" in printed.err
+    assert note in json.loads(printed.out)["notes"]["fit"]
     lungmix.Pipeline(None, lungmix.open_cohort(fitted, "r+")).fit(fit=ANCHORED)
     assert _status_of(["fit", fitted, "--components", "3"]) == 0
     assert "labels are by the fit paper, not by anchored" in " ".join(capsys.readouterr().err.split())
@@ -270,6 +323,25 @@ def test_labels_of_an_earlier_fit_are_reported_before_they_are_recomputed(store,
     Pipeline(None, lungmix.open_cohort(url, "r+")).fit()
     (change,) = choose(str(url)).changes
     assert change.startswith("labels of 2 cases will be recomputed with a fit (paper) instead of published")
+
+
+def test_changed_settings_of_the_same_fit_are_named(fitted, tmp_path):
+    cohort = lungmix.open_cohort(fitted, "r+")
+    model = Pipeline(None, cohort).fit(fit=ANCHORED).model
+    for case in cohort.values():
+        label_record(case, model, "anchored")
+    assert choose(fitted).changes == []
+    (change,) = choose(fitted, prior_strength=0.2, weigh="scans").changes
+    assert change == (
+        "labels of 2 cases will be recomputed, because settings of the fit changed (prior strength 0.2 instead of "
+        f"{ANCHORED.prior_strength:g}, weighed alike scans instead of voxels), and so their measurements"
+    )
+    PUBLISHED_SHIFTED.to_json(tmp_path / "prior.json")
+    (change,) = choose(fitted, prior=str(tmp_path / "prior.json"), exclude_flagged=True).changes
+    assert "(prior given instead of published, without flagged cases)" in change
+    label_record(cohort["case-001"], PUBLISHED_SHIFTED, "anchored")
+    (change,) = choose(fitted).changes
+    assert change.startswith("labels of 1 case will be recomputed with a new fit (anchored) instead of an earlier one")
 
 
 def test_changed_chunks_report_the_cases_to_convert(store):

@@ -40,9 +40,9 @@ def announce(chosen: Any, *, yes: bool, quiet: bool) -> None:
 
 
 def show_notes(chosen: Any, *, quiet: bool) -> None:
-    """Print sentences on parameters that follow from other options."""
-    for note in () if quiet else chosen.notes:
-        typer.echo(note, err=True)
+    """Print sentences on parameters that follow from other options; with `quiet`, as warnings."""
+    for note in chosen.notes:
+        typer.echo(f"warning: {note}" if quiet else note, err=True)
 
 
 @contextmanager

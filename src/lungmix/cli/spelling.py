@@ -42,6 +42,7 @@ OPTIONS = {
     "min_scans": "--min-scans",
     "min_voxels": "--min-voxels",
     "model": "--model",
+    "n_components": "--components",
     "nrrd": "--nrrd",
     "opening": "--opening",
     "port": "--port",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lungmix.errors import LungmixError, StoreError, UsageError, count_of
-from lungmix.mixture import TissueModel, load_model
+from lungmix.mixture import ANCHORED, TissueModel, load_model
 from lungmix.parameters import (
     DEFAULT_FIT,
     DEFAULT_MASK,
@@ -56,6 +56,7 @@ from lungmix.store.models import (
 from lungmix.store.schema import (
     CONVERT,
     FIT,
+    FIT_OF_TISSUES,
     FIT_SETTING,
     FITS_RECORD,
     HARMONISE,
@@ -138,8 +139,10 @@ def choose(
     """Return the parameters of a command, completed with those of the last run of its store, or with the defaults.
 
     If a preset is given, missing parameters of the mask are those of the preset, not those of the last run. The fit
-    ``anchored`` needs a prior with as many components as the mixture. If another number of components is given, without
-    a fit and without a prior, the fit is ``paper``.
+    ``anchored`` needs a prior with as many components as the mixture. A prior that is given without a number of
+    components also gives that number. If another number of components is given without a prior, the prior of the last
+    run is not used. If no fit is given either, the fit is then ``paper``; once five components are given again, it is
+    the last fit that had five.
 
     Parameters
     ----------
@@ -209,21 +212,15 @@ def choose(
         "prior": None if prior is None else _prior_named(prior), "prior_strength": prior_strength,
         "pool": pool, "weigh": weigh,
     }  # fmt: skip
-    notes = []
-    if fit is None and prior is None and not _allows_anchored(last_parameters, components):
-        fit_options["fit"] = PUBLISHED_FIT.fit
-        if chosen_model == FIT:
-            notes.append(
-                f"the mixture has {count_of(components or 0, 'component')} and the published prior {len(TISSUES)}, so "
-                f"labels are by the fit {PUBLISHED_FIT.fit}, not by {last_parameters.fit}"
-            )
-    fit_parameters = replace(last_parameters, **{key: value for key, value in fit_options.items() if value is not None})
+    is_last_fit = chosen_model == FIT and all(value is None for value in fit_options.values())
+    fit_parameters, notes = _complete_fit(cohort, last_parameters, fit_options)
+    if chosen_model != FIT:
+        notes = []
     kept = []
     if cohort is not None and preset is None and last != DEFAULT_MASK and not given:
         kept.append(f"masks {text_of_mask(mask.to_dict())}")
     if cohort is not None and model is None and chosen_model != FIT:
         kept.append(f"model {stored_id(cohort).name}")
-    is_last_fit = chosen_model == FIT and all(value is None for value in fit_options.values())
     if cohort is not None and not as_published and is_last_fit and last_parameters != DEFAULT_FIT:
         components_text = count_of(last_parameters.n_components, "component")
         without = " without flagged cases" if last_parameters.exclude_flagged else ""
@@ -353,8 +350,11 @@ def remember_fit(cohort: Cohort, parameters: FitParameters) -> None:
     A store without any record of a fit gets one, which distinguishes it later from stores of earlier versions.
     """
     has_record = not cohort.settings.keys().isdisjoint((FIT_SETTING, FIT, FITS_RECORD))
-    if not has_record or parameters != last_fit(cohort):
-        CohortWriter(cohort).record_settings(**{FIT_SETTING: parameters.to_dict()})
+    last = last_fit(cohort)
+    if not has_record or parameters != last:
+        is_left = last.n_components == len(TISSUES) != parameters.n_components
+        before = {FIT_OF_TISSUES: last.fit} if is_left else {}
+        CohortWriter(cohort).record_settings(**{FIT_SETTING: parameters.to_dict()}, **before)
 
 
 def _recorded_fit(cohort: Cohort) -> FitParameters | None:
@@ -385,10 +385,69 @@ def _is_earlier(cohort: Cohort) -> bool:
     return FIT_SETTING not in cohort.settings and bool(len(cohort) or cohort.damaged)
 
 
-def _allows_anchored(parameters: FitParameters, components: int | None) -> bool:
-    """Return False if a fit would be ``anchored`` to the published mixture with another number of components."""
-    is_published = parameters.fit == FITS[-1] and parameters.prior is None
-    return components is None or not is_published or components == len(TISSUES)
+def _complete_fit(cohort: Cohort | None, last: FitParameters, given: dict[str, Any]) -> tuple[FitParameters, list[str]]:
+    """Return the fit parameters of a run, and notes on those that follow from others.
+
+    Parameters
+    ----------
+    cohort : Cohort or None
+        The store.
+    last : FitParameters
+        Parameters of the last run, or defaults.
+    given : dict
+        Given parameters by attribute of `FitParameters`; None for those that were not given.
+
+    Raises
+    ------
+    UsageError
+        If parameters do not agree.
+    """
+    values, notes = {key: value for key, value in given.items() if value is not None}, []
+    if "n_components" not in values and "prior" in values:
+        values["n_components"] = _size_of(values["prior"])
+    components = values.get("n_components", last.n_components)
+    if "prior" not in values and last.prior is not None and _size_of(last.prior) != components:
+        values["prior"] = PUBLISHED_NAME
+        notes.append(
+            f"the mixture has {count_of(components, 'component')} and the prior of the last run "
+            f"{_size_of(last.prior)}, so this prior is not used"
+        )
+    prior_size = _size_of(values.get("prior", last.prior))
+    if "fit" not in values:
+        name = last.fit
+        if components == len(TISSUES) != last.n_components:
+            name = _fit_of_tissues(cohort)
+        if name == ANCHORED and components != prior_size and given["prior"] is None:
+            name = PUBLISHED_FIT.fit
+            notes.append(
+                f"the mixture has {count_of(components, 'component')} and the published prior {len(TISSUES)}, so "
+                f"labels are by the fit {name}, not by {last.fit}"
+            )
+        elif name != last.fit:
+            notes.append(
+                f"the mixture has {count_of(components, 'component')} again, not {last.n_components}, so labels are by "
+                f"the fit {name}, not by {last.fit}"
+            )
+        values["fit"] = name
+    elif values["fit"] == ANCHORED and components != prior_size and given["n_components"] is None:
+        raise UsageError(
+            f"the fit {ANCHORED} needs as many components as its prior, which has {prior_size}, but the last run on "
+            f"this store had {components}: give `n_components={prior_size}`"
+        )
+    return replace(last, **values), notes
+
+
+def _size_of(prior: Any) -> int:
+    """Return the number of components of a prior: a mixture, its columns, or the published mixture."""
+    if prior is None or isinstance(prior, str):
+        return len(TISSUES)
+    return prior.n_components if isinstance(prior, TissueModel) else len(prior[0])
+
+
+def _fit_of_tissues(cohort: Cohort | None) -> str:
+    """Return the fit that was the last one with as many components as tissues, or else the default."""
+    name = None if cohort is None else cohort.settings.get(FIT_OF_TISSUES)
+    return name if name in FITS else DEFAULT_FIT.fit
 
 
 def remember_mask(cohort: Cohort, parameters: MaskParameters) -> None:
@@ -626,13 +685,43 @@ def _changes(
             f"masks of {count_of(other_hu.total(), 'case')} will be recomputed from {text_of_hu(harmonised)} instead "
             f"of {', '.join(other_hu)}, and so their labels and measurements"
         )
-    if labels:
+    if isinstance(model, str) and labels.keys() == {fit.fit}:
+        changed = _changed_settings(cohort, fit)
+        reason = f", because settings of the fit changed ({changed})" if changed else f" with a new fit ({fit.fit})"
+        old_text = "" if changed else " instead of an earlier one"
+        messages.append(
+            f"labels of {count_of(labels.total(), 'case')} will be recomputed{reason}{old_text}, and so their "
+            "measurements"
+        )
+    elif labels:
         new_text = f"a fit ({fit.fit})" if isinstance(model, str) else _name(model)
         messages.append(
             f"labels of {count_of(labels.total(), 'case')} will be recomputed with {new_text} instead of "
             f"{', '.join(labels)}, and so their measurements"
         )
     return messages
+
+
+def _changed_settings(cohort: Cohort, fit: FitParameters) -> str:
+    """Return the settings of a fit that differ from those of the store's model; an empty text if none are known."""
+    before = None if cohort.settings.get(FIT, {}).get("given") else _recorded_fit(cohort)
+    if before is None:
+        return ""
+    pairs = {
+        "components": (fit.n_components, before.n_components),
+        "prior strength": (fit.prior_strength, before.prior_strength),
+        "pool": (fit.pool, before.pool),
+        "weighed alike": (fit.weigh, before.weigh),
+        "method": (fit.method, before.method),
+    }
+    texts = [f"{name} {new} instead of {old}" for name, (new, old) in pairs.items() if new != old]
+    if fit.prior != before.prior:
+        names = [PUBLISHED_NAME if prior is None else GIVEN for prior in (fit.prior, before.prior)]
+        same = names[0] == names[1]
+        texts.append(f"another {GIVEN} prior" if same else f"prior {names[0]} instead of {names[1]}")
+    if fit.exclude_flagged != before.exclude_flagged:
+        texts.append(f"{'without' if fit.exclude_flagged else 'with'} flagged cases")
+    return ", ".join(texts)
 
 
 def _unchanged_digest(cohort: Cohort, fit: FitParameters) -> str | None:

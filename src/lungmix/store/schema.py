@@ -35,6 +35,10 @@ FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "qualit
 """Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
 thresholds of quality control."""
 
+FIT_OF_TISSUES = "fit_of_tissues"
+"""Setting of a cohort: name of the fit that was the last one with as many components as tissues. It is recorded when
+the mixture gets another number of components."""
+
 FIT_SETTING = "fit_parameters"
 """Setting of a cohort: fit parameters of the last run or fit, recorded before it creates a case or fits. Stores of
 earlier versions lack it."""

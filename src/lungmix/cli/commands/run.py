@@ -101,6 +101,8 @@ def run(
         )
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
+    if as_json:  # on the terminal they are printed before the run
+        result.note("fit", chosen.notes)
     print_result_and_exit(store, result, as_json)
 
 
@@ -205,6 +207,8 @@ def fit(
             result = pipeline.fit(model, parameters, cases or (), leave_out or ())
         if figure is not None:
             draw_fits(pipeline.cohort, result, parameters, figure)
+    if as_json and model == "fit" and len(numbers) < 2:  # on the terminal they are printed before the fit
+        result.note("fit", chosen.notes)
     print_result_and_exit(store, result, as_json)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 import lungmix
 from lungmix.analysis.case_groups import ATTRIBUTES, group_cases
 from lungmix.analysis.comparison import involvement
-from lungmix.analysis.strata import rows_of, study
+from lungmix.analysis.strata import _check_groups, rows_of, study
 from lungmix.cli.show_strata import show_strata, strata_values
 from lungmix.errors import ModelError, UsageError
 from lungmix.geometry import Geometry
@@ -241,9 +241,13 @@ def test_several_attributes_give_combinations():
 @pytest.mark.parametrize(
     ("by", "options", "match"),
     [
-        (["kvp"], {}, "tube voltage of 8 scans is unknown, .* group `by` scanner, manufacturer"),
-        (["slice-spacing"], {}, "slice spacing of 8 scans is the same .> 2.5 mm., .* group `by` scanner"),
-        (["kernel"], {"min_scans": 4}, "fewer than two groups .* 4 scans or more .B31f has 4, B70f has 3.*min_scans"),
+        (["kvp"], {}, "tube voltage of 8 scans is unknown, .* group `by` kernel$"),
+        (["slice-spacing"], {}, "slice spacing of 8 scans is the same .> 2.5 mm., .* group `by` kernel$"),
+        (
+            ["kernel"],
+            {"min_scans": 4},
+            "fewer than two groups .* 4 scans or more .B31f has 4, B70f has 3.*: give `min_scans=3`, or add",
+        ),
         (["kernel"], {"min_scans": 1}, "give 2 or more"),
         (["kernel"], {"refits": 1}, "2 or more refits"),
         (["colour"], {}, "cannot be grouped by 'colour': choose from scanner"),
@@ -253,6 +257,28 @@ def test_several_attributes_give_combinations():
 def test_impossible_strata_are_rejected_with_a_remedy(cohort, by, options, match):
     with pytest.raises(UsageError, match=match):
         study(cohort, by, FitParameters(), **options)
+
+
+def test_remedies_give_two_groups_that_can_be_compared():
+    cases = {
+        name: case_with(kernel=kernel, kvp=kvp, manufacturer=manufacturer)
+        for name, kernel, kvp, manufacturer in (
+            ("a", "B31f", 100.0, "one"), ("b", "B70f", 120.0, "one"), ("c", "I30f", 100.0, "one"),
+            ("d", "I50f", 120.0, "other"),
+        )
+    }  # fmt: skip
+
+    def text_of(by, min_scans):
+        with pytest.raises(UsageError) as caught:
+            _check_groups(group_cases(cases.items(), by), cases, by, min_scans)
+        return str(caught.value)
+
+    assert text_of(["kernel"], 2).endswith(" has 1 and 1 more): group `by` kvp")
+    assert "min_scans" not in text_of(["kernel"], 2)
+    assert text_of(["kvp"], 3).endswith(
+        ": give `min_scans=2`, or add scans, because no other attribute gives two groups of 3 scans or more"
+    )
+    _check_groups(group_cases(cases.items(), ["kvp"]), cases, ["kvp"], 2)
 
 
 def test_group_that_cannot_be_fitted_is_named(tmp_path, counts, monkeypatch):

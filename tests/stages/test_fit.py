@@ -4,6 +4,8 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ import lungmix
 from lungmix.callbacks import Callback
 from lungmix.cli.show import result_values, show_result
 from lungmix.cli.show_fits import to_json
+from lungmix.cli.spelling import with_options
 from lungmix.errors import ModelError, StoreError, UsageError
 from lungmix.mixture import PUBLISHED, Fits, TissueModel, diagnose, fit_paper
 from lungmix.mixture.fits import clipped
 from lungmix.parameters import FitParameters, MaskParameters
 from lungmix.phantom import Cohort, write_cohort
 from lungmix.pipeline import Pipeline
+from lungmix.pipeline.cohort_steps import _warn_of_doubts
 from lungmix.stages.fit import HU, add_counts, choose_cases, fit_cohort, masked_counts, publish, stored_fits
 from lungmix.stages.voxels import lung_voxels
 from lungmix.store import CohortWriter
@@ -199,6 +203,25 @@ def test_doubtful_fit_of_the_labels_is_warned_of_recorded_and_shown(tmp_path):
     assert f"converged: {recorded[0]}" in printed
     assert re.search(r"converged +doubtful", printed)
     assert json.loads(to_json(result_values("s.zarr", result)))["diagnosis"] == json.loads(to_json(diagnosis))
+
+
+@pytest.mark.parametrize("passing", [(), ("anchored",)])
+def test_warning_of_a_doubtful_fit_names_the_way_out(passing):
+    checks = [{"text": "Air: no HU has this label", "fails": True}]
+    names = ("paper", "converged", "anchored")
+    diagnosis = {name: {"doubtful": name not in passing, "checks": checks} for name in names}
+    warned = []
+    runner = SimpleNamespace(callback=SimpleNamespace(on_warning=warned.append))
+    _warn_of_doubts(runner, "paper", SimpleNamespace(diagnosis=diagnosis))
+    (text,) = warned
+    assert text.startswith("labels by the fit paper are doubtful: Air: no HU has this label; ")
+    if passing:
+        assert text.endswith("; checks of anchored pass")
+    else:
+        assert "no other fit passes: label by --model published, and see" in with_options(text)
+        page = re.search(r"\((docs/.*)\)", text)[1]
+        title = (Path(__file__).parents[2] / page).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        assert f'"{title}" in the documentation' in text
 
 
 def test_good_fit_warns_of_nothing(cohort):

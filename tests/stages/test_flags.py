@@ -68,6 +68,13 @@ def test_fit_of_few_scans_says_that_classes_are_named_by_rank():
         assert doubts_of(MIN_SCANS, FitParameters(fit=fit)) == []
 
 
+@pytest.mark.parametrize("components", [1, 3, 6])
+def test_fit_of_few_scans_without_tissues_names_no_tissues(components):
+    (text,) = doubts_of(3, FitParameters(n_components=components))
+    assert "components are numbered by the rank of their means" in text
+    assert "air" not in text
+
+
 def test_fit_of_few_scans_under_a_prior_says_nothing():
     assert doubts_of(1, FitParameters(fit="anchored")) == []
     assert doubts_of(1, FitParameters(fit="anchored", prior_strength=0.0)) == doubts_of(1, FitParameters())

@@ -6,7 +6,7 @@ read one case at a time, so that memory does not grow with the number of scans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -31,6 +31,9 @@ from lungmix.tissue import INVOLVED, TISSUES, Tissue
 
 MIN_SCANS = 3
 """Smallest number of scans of a group whose mixture is compared with others, unless the user gives another."""
+
+LEAST_MIN_SCANS = 2
+"""Smallest number that the user can give in place of `MIN_SCANS`."""
 
 ALL = "all"
 _QUANTITIES = (("weight", ""), ("mean", "HU"), ("sd", "HU"))
@@ -180,11 +183,13 @@ def study(
         If a group has too few distinct HU for a fit.
     """
     check_refits(refits, level)
-    if min_scans < 2:
-        raise UsageError(f"`min_scans={min_scans}` is not possible: give 2 or more, as intervals need several scans")
+    if min_scans < LEAST_MIN_SCANS:
+        raise UsageError(
+            f"`min_scans={min_scans}` is not possible: give {LEAST_MIN_SCANS} or more, as intervals need several scans"
+        )
     cases = masked_cases(cohort)
     groups = group_cases(cases.items(), by)
-    _check_groups(groups, by, min_scans)
+    _check_groups(groups, cases, by, min_scans)
     everything = CaseGroup(ALL, {}, tuple(sorted(cases)))
     reader = _Reader(parameters, tuple(excluded_regions(cohort)))
     total = _Sums(parameters)
@@ -369,12 +374,12 @@ def _interval(
     return Interval(name, of, unit, estimate, float(low), float(high), float(np.std(values, ddof=1)))
 
 
-def _check_groups(groups: Sequence[CaseGroup], by: Sequence[str], min_scans: int) -> None:
+def _check_groups(groups: Sequence[CaseGroup], cases: Mapping[str, Case], by: Sequence[str], min_scans: int) -> None:
     titles = " and ".join(ATTRIBUTES[name].title for name in dict.fromkeys(by))
-    scans = sum(len(group.cases) for group in groups)
-    others = f"group `by` {', '.join(name for name in ATTRIBUTES if name not in by)}"
+    scans = len(cases)
     if len(groups) == 1:
         (group,) = groups
+        others = _other_attributes(cases, by, min_scans)
         if set(group.values.values()) == {UNKNOWN}:
             raise UsageError(f"the {titles} of {count_of(scans, 'scan')} is unknown, so there are no groups: {others}")
         raise UsageError(
@@ -382,11 +387,27 @@ def _check_groups(groups: Sequence[CaseGroup], by: Sequence[str], min_scans: int
             f"{others}"
         )
     sizes = [f"{group.name} has {len(group.cases)}" for group in sorted(groups, key=lambda group: -len(group.cases))]
-    if sum(len(group.cases) >= min_scans for group in groups) < 2:
+    if not _has_two_groups(groups, min_scans):
+        lower = sorted(len(group.cases) for group in groups)[-2]
+        remedy = f"give `min_scans={lower}`, or " if lower >= LEAST_MIN_SCANS else ""
         raise UsageError(
-            f"fewer than two groups by {titles} have {min_scans} scans or more ({first_of(sizes)}): lower `min_scans`, "
-            f"or {others}"
+            f"fewer than two groups by {titles} have {min_scans} scans or more ({first_of(sizes)}): "
+            f"{remedy}{_other_attributes(cases, by, min_scans)}"
         )
+
+
+def _other_attributes(cases: Mapping[str, Case], by: Sequence[str], min_scans: int) -> str:
+    """Return a proposal to group by attributes that give two groups of `min_scans` scans, or to add scans."""
+    names = [
+        name for name in ATTRIBUTES if name not in by and _has_two_groups(group_cases(cases.items(), [name]), min_scans)
+    ]
+    if names:
+        return f"group `by` {', '.join(names)}"
+    return f"add scans, because no other attribute gives two groups of {min_scans} scans or more"
+
+
+def _has_two_groups(groups: Sequence[CaseGroup], min_scans: int) -> bool:
+    return sum(len(group.cases) >= min_scans for group in groups) >= 2
 
 
 def _row(stratum: Stratum, by: Sequence[str], parameters: Sequence[Interval]) -> dict[str, Any]:

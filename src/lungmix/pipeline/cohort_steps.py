@@ -142,12 +142,17 @@ def fit_mixture(
 
 
 def _warn_of_doubts(runner: CaseRunner, name: str, comparison: Comparison) -> None:
-    """Warn if checks of the fit that labels the voxels fail."""
+    """Warn if checks of the fit that labels the voxels fail, and name fits that pass or the published model."""
     diagnosis = comparison.diagnosis[name]
     if diagnosis["doubtful"]:
         texts = [row["text"] for row in diagnosis["checks"] if row["fails"]]
         passing = [other for other, item in comparison.diagnosis.items() if not item["doubtful"]]
-        others = f"; checks of {' and '.join(passing)} pass" if passing else ""
+        others = (
+            f"; checks of {' and '.join(passing)} pass"
+            if passing
+            else '; no other fit passes: label by `model="published"`, and see "Is a fit good?" in the documentation '
+            "(docs/diagnosis.md)"
+        )
         runner.callback.on_warning(f"labels by the fit {name} are doubtful: {'; '.join(texts)}{others}")
 
 

@@ -34,6 +34,7 @@ from lungmix.stages.voxels import lung_voxels
 from lungmix.store import FIT_FILES, MODEL_FILE, Case, Cohort, CohortWriter
 from lungmix.store.digests import cache_key, digest_of
 from lungmix.store.schema import FITS_RECORD
+from lungmix.tissue import TISSUES
 
 STAGE = "fit"
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
@@ -195,9 +196,13 @@ def doubts_of(scans: int, parameters: FitParameters) -> list[str]:
     has_prior = parameters.fit == ANCHORED and parameters.prior_strength > 0
     if scans >= MIN_SCANS or has_prior:
         return []
+    if parameters.n_components == len(TISSUES):
+        names = "classes are called air to other by the rank of their means alone"
+    else:
+        names = "components are numbered by the rank of their means, and may describe other tissues in other cohorts"
     return [
-        f"fitted to {count_of(scans, 'scan')}, fewer than {MIN_SCANS}: classes are called air to other by the rank of "
-        'their means alone, and percentages depend on the few scans; `model="published"` does not'
+        f"fitted to {count_of(scans, 'scan')}, fewer than {MIN_SCANS}: {names}, and percentages depend on the few "
+        'scans; `model="published"` does not'
     ]
 
 

@@ -339,7 +339,10 @@ def test_changed_settings_of_the_same_fit_are_named(fitted, tmp_path):
     PUBLISHED_SHIFTED.to_json(tmp_path / "prior.json")
     (change,) = choose(fitted, prior=str(tmp_path / "prior.json"), exclude_flagged=True).changes
     assert "(prior given instead of published, without flagged cases)" in change
+    # Settings of an earlier fit, which the store's model has replaced, are not recorded.
     label_record(cohort["case-001"], PUBLISHED_SHIFTED, "anchored")
+    (change,) = choose(fitted, prior_strength=0.2).changes
+    assert change.startswith("labels of 2 cases will be recomputed with a new fit (anchored) instead of an earlier one")
     (change,) = choose(fitted).changes
     assert change.startswith("labels of 1 case will be recomputed with a new fit (anchored) instead of an earlier one")
 

@@ -45,6 +45,7 @@ from lungmix.store.cohort_writer import CohortWriter
 from lungmix.store.models import (
     GIVEN,
     PUBLISHED_NAME,
+    ModelId,
     label_id,
     label_model,
     mask_of,
@@ -638,6 +639,7 @@ def _changes(
     converted: list[str] = []
     masks: Counter[str] = Counter()
     labels: Counter[str] = Counter()
+    digests: set[str] = set()
     replaced = segmented = 0
     other_hu: Counter[str] = Counter()
     # If the parameters of the fit are unchanged, labels computed with the last fit stay valid.
@@ -656,8 +658,9 @@ def _changes(
             replaced += 1
         elif MASK in stages and case_mask is not None and case_mask != mask:
             masks[text_of_mask(case_mask.to_dict())] += 1
-        elif LABEL in stages and (model_name := _name_of_other_model(case, target)) is not None:
-            labels[model_name] += 1
+        elif LABEL in stages and (other := _other_model(case, target)) is not None:
+            labels[other.name] += 1
+            digests.add(other.digest)
     messages = []
     if converted:
         messages.append(
@@ -686,7 +689,7 @@ def _changes(
             f"of {', '.join(other_hu)}, and so their labels and measurements"
         )
     if isinstance(model, str) and labels.keys() == {fit.fit}:
-        changed = _changed_settings(cohort, fit)
+        changed = _changed_settings(cohort, fit, digests)
         reason = f", because settings of the fit changed ({changed})" if changed else f" with a new fit ({fit.fit})"
         old_text = "" if changed else " instead of an earlier one"
         messages.append(
@@ -702,10 +705,17 @@ def _changes(
     return messages
 
 
-def _changed_settings(cohort: Cohort, fit: FitParameters) -> str:
-    """Return the settings of a fit that differ from those of the store's model; an empty text if none are known."""
+def _changed_settings(cohort: Cohort, fit: FitParameters, digests: set[str]) -> str:
+    """Return the settings of a fit that differ from those of the model of the labels.
+
+    Only the settings of the store's model are recorded. If the labels, whose models have these digests, are by others,
+    the text is empty.
+    """
     before = None if cohort.settings.get(FIT, {}).get("given") else _recorded_fit(cohort)
-    if before is None:
+    try:
+        if before is None or digests != {stored_id(cohort).digest}:
+            return ""
+    except LungmixError:
         return ""
     pairs = {
         "components": (fit.n_components, before.n_components),
@@ -735,9 +745,10 @@ def _unchanged_digest(cohort: Cohort, fit: FitParameters) -> str | None:
         return None
 
 
-def _name_of_other_model(case: Case, digest: str | None) -> str | None:
+def _other_model(case: Case, digest: str | None) -> ModelId | None:
+    """Return the model of the labels of a case if it has another digest than the given one."""
     model = label_id(case)
-    return None if model is None or model.digest == digest else model.name
+    return None if model is None or model.digest == digest else model
 
 
 def _name(model: TissueModel) -> str:

@@ -32,6 +32,7 @@ OPTIONS = {
     "exclude_regions=AIRWAY": "--exclude-airways",
     "exclude_regions=ELSEWHERE": "--exclude-elsewhere",
     "harmonise": "--harmonise",
+    "image": "--image",
     "kernel_reference": "--kernel-reference",
     "mask_device": "--mask-device",
     "mask_labels": "--mask-labels",

@@ -296,6 +296,7 @@ def test_packed_air_is_that_of_the_measured_image(tmp_path):
 
 def test_leftover_tasks_cannot_write_after_the_image_was_given_up(tmp_path):
     cohort = cohort_of(tmp_path)
+    remember_harmonisation(cohort, "kernel")
     writer = CaseWriter(cohort["one"])
     left = CaseRef.of(cohort, "one", writer.start_stage("harmonise", "key"))
     writer.create_image("harmonised")

@@ -132,7 +132,8 @@ def persist_case_names(cohort: Cohort, scans: Mapping[str, Scan]) -> None:
 
 def persist_case_numbers(cohort: Cohort) -> None:
     """Record the highest case number, so that it is not used again after its case was removed."""
-    highest = max(_numbers([*cohort, *cohort.register]), default=0)
+    # Not a list of the cohort, which would read all cases twice: once more for its length.
+    highest = max(_numbers({*cohort, *cohort.register}), default=0)
     if highest > int(cohort.settings.get(_HIGHEST, 0)):
         CohortWriter(cohort).record_settings(**{_HIGHEST: highest})
 

@@ -230,7 +230,7 @@ def measure_cases(
             zoned = [name for name in names if has_zones(cohort[name])]
             if zoned:
                 result.zones = measure_cohort(cohort, zoned, model, regions, ZONES_FILE)
-            else:
+            elif cohort.read_text(ZONES_FILE) is not None:
                 drop_stale_rows(cohort, lambda case: {ZONE})
 
     runner.run_cohort_step("the measurements", step, [*stages, *label_stages(cohort, model)] if stages else [], result)

@@ -33,8 +33,10 @@ def check_harmonisation(
     UsageError
         If a parameter is invalid, or a mask from a file would be lost, whose voxels must be counted by other HU.
     """
+    if methods is None and reference is None and not _was_harmonised(cohort):
+        return
     parameters = harmonisation_of(cohort, methods, reference)
-    if has_masks:
+    if has_masks or (parameters is None and not _was_harmonised(cohort)):
         return
     given = given_cases(cohort)
     changed = [name for name, case in cohort.items() if name in given and harmonised_by(case) != parameters]
@@ -63,8 +65,10 @@ def remember_harmonisation(
     HarmoniseParameters or None
         Parameters of the harmonised images; None if there are to be none.
     """
+    if methods is None and reference is None and not _was_harmonised(cohort):
+        return None
     parameters = harmonisation_of(cohort, methods, reference)
-    if parameters is None:
+    if parameters is None and _was_harmonised(cohort):
         left = [name for name, case in cohort.items() if is_left(case)]
         if left:
             drop_rows(cohort, left)
@@ -75,6 +79,11 @@ def remember_harmonisation(
         setting = None if parameters is None else parameters.to_dict()
         CohortWriter(cohort).record_settings(**{HARMONISE_SETTING: setting})
     return parameters
+
+
+def _was_harmonised(cohort: Cohort) -> bool:
+    """Return True if harmonised images were ever asked for, so that cases can have them."""
+    return HARMONISE_SETTING in cohort.settings
 
 
 def fault_of_image(case: Case, parameters: HarmoniseParameters | None) -> str | None:

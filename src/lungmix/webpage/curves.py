@@ -25,6 +25,8 @@ from lungmix.webpage.figures import png_of, svg_of
 from lungmix.webpage.files import publish
 
 _HU = np.arange(-1100, 401)
+_NEAR_HU = 60
+"""Distance of thresholds whose numbers, drawn above their middle, would overlap."""
 _HEADROOM = 1.35
 _GREY = "#d5d8dc"
 _MARKS = {"paper": ("#c0392b", "s"), "converged": ("#1f4e79", "o"), "anchored": ("#2e7d32", "^")}
@@ -200,10 +202,14 @@ def _draw_components(
 def _draw_thresholds(axes: Any, boundaries: list[float]) -> None:
     shown = [value for value in dict.fromkeys(boundaries) if _HU[0] < value < _HU[-1]]
     along = axes.get_xaxis_transform()
-    for value in shown:
+    for index, value in enumerate(shown):
         axes.plot([value, value], [0, 0.9], color="#555555", linewidth=0.9, zorder=2, transform=along)
         text = _minus(round(value))
-        axes.text(value, 0.91, text, ha="center", va="bottom", fontsize=9, color="#333333", transform=along)
+        # Numbers of two thresholds that are close to each other stand on their outer sides.
+        is_near_next = index + 1 < len(shown) and shown[index + 1] - value < _NEAR_HU
+        is_near_last = index > 0 and value - shown[index - 1] < _NEAR_HU
+        side = "right" if is_near_next and not is_near_last else "left" if is_near_last else "center"
+        axes.text(value, 0.91, text, ha=side, va="bottom", fontsize=9, color="#333333", transform=along)
 
 
 def _handles(model: TissueModel) -> list[Patch]:

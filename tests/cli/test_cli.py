@@ -254,7 +254,7 @@ def test_wrong_usage_of_fits_is_explained(counted, tmp_path):
         (("validate", "robustness", counted, "--sizes", "9"), "5 scans"),
         (("validate", "robustness", tmp_path / "none.zarr"), "no store"),
         (("validate", "bootstrap", counted, "--refits", "1"), "2 or more"),
-        (("validate", "strata", counted, "--by", "kernel"), "group --by scanner"),
+        (("validate", "strata", counted, "--by", "kernel"), "no other attribute gives two groups"),
         (("validate", "strata", counted, "--by", "kernel", "--min-scans", 1), "--min-scans 1 is not possible"),
     ]:
         done = run_here(*words)

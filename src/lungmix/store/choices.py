@@ -354,7 +354,10 @@ def remember_fit(cohort: Cohort, parameters: FitParameters) -> None:
     last = last_fit(cohort)
     if not has_record or parameters != last:
         is_left = last.n_components == len(TISSUES) != parameters.n_components
-        before = {FIT_OF_TISSUES: last.fit} if is_left else {}
+        before: dict[str, str | None] = {FIT_OF_TISSUES: last.fit} if is_left else {}
+        if parameters.n_components == len(TISSUES):
+            # The last fit is one with five components again.
+            before = {FIT_OF_TISSUES: None}
         CohortWriter(cohort).record_settings(**{FIT_SETTING: parameters.to_dict()}, **before)
 
 

@@ -46,9 +46,14 @@ class CohortWriter:
         return str(self._cohort.settings["salt"])
 
     def record_settings(self, **values: Any) -> None:
-        """Change the given settings of the cohort; all others are read first, as another process may have set them."""
+        """Change the given settings of the cohort, and remove those that are None.
+
+        All others are read first, as another process may have set them.
+        """
         self._read_settings()
-        self._cohort._group.attrs[ATTRIBUTE] = {**self._cohort.settings, **values, "lungmix_version": __version__}
+        settings = {**self._cohort.settings, **values, "lungmix_version": __version__}
+        removed = {key for key, value in values.items() if value is None}
+        self._cohort._group.attrs[ATTRIBUTE] = {key: value for key, value in settings.items() if key not in removed}
 
     def _read_settings(self) -> None:
         content = self._cohort.read_bytes("zarr.json")

@@ -320,7 +320,7 @@ def test_case_that_a_killed_run_did_not_reach_is_named(tmp_path):
     remember_harmonisation(cohort, "kernel")
     fault = fault_of_image(cohort["one"], KERNEL)
     assert "its mask is not of HU harmonised by kernel" in fault
-    result = Pipeline(None, cohort)._with_stage("mask", failures := RunResult())
+    result = Pipeline(None, cohort)._masked(failures := RunResult())
     assert result == []
     assert failures.failed["one"] == fault
     assert fault_of_image(cohort["one"], None) is None

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from lungmix.errors import UsageError, count_of, first_of
 from lungmix.parameters import HarmoniseParameters
 from lungmix.pipeline.masks import given_cases
-from lungmix.stages.harmonise import is_left
 from lungmix.stages.measure import drop_rows
 from lungmix.store import Case, CaseWriter, Cohort, CohortWriter
 from lungmix.store.choices import harmonisation_of, harmonised_by, last_harmonisation, text_of_hu
-from lungmix.store.schema import HARMONISE, HARMONISE_SETTING
+from lungmix.store.schema import HARMONISE, HARMONISE_SETTING, HARMONISED
 
 
 def check_harmonisation(
@@ -33,8 +32,6 @@ def check_harmonisation(
     UsageError
         If a parameter is invalid, or a mask from a file would be lost, whose voxels must be counted by other HU.
     """
-    if methods is None and reference is None and not _was_harmonised(cohort):
-        return
     parameters = harmonisation_of(cohort, methods, reference)
     if has_masks or (parameters is None and not _was_harmonised(cohort)):
         return
@@ -65,11 +62,9 @@ def remember_harmonisation(
     HarmoniseParameters or None
         Parameters of the harmonised images; None if there are to be none.
     """
-    if methods is None and reference is None and not _was_harmonised(cohort):
-        return None
     parameters = harmonisation_of(cohort, methods, reference)
     if parameters is None and _was_harmonised(cohort):
-        left = [name for name, case in cohort.items() if is_left(case)]
+        left = [name for name, case in cohort.items() if case.has_remains(HARMONISE, HARMONISED)]
         if left:
             drop_rows(cohort, left)
         for name in left:

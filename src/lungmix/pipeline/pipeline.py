@@ -21,7 +21,6 @@ from lungmix.intake.key_table import check_outside
 from lungmix.intake.retention import RetainedScans
 from lungmix.mixture import TissueModel, load_model
 from lungmix.parameters import (
-    HARMONISERS,
     NO_MASKS,
     ZONES_BY_VOLUME,
     FitParameters,
@@ -66,6 +65,7 @@ from lungmix.store import Case, Cohort, CohortWriter, check_slices
 from lungmix.store.choices import (
     last_harmonisation,
     last_zones,
+    methods_or_all,
     remember_fit,
     remember_quality,
     remember_smoothing,
@@ -258,7 +258,7 @@ class Pipeline:
         else:
             self._runner.run_cases("mask", self._all_names(scans), steps, result)
             self._drop_unconverted(retained)
-            masked = self._with_stage(MASK, result)
+            masked = self._masked(result)
             if masked:
                 resolve_model(self._runner, None, masked, fit, result, steps)
                 self._label_all(result, steps)
@@ -316,10 +316,10 @@ class Pipeline:
             See `run`; by default the methods of the last run, or ``"air-blood,kernel"``.
         """
         result = RunResult()
-        if harmonise is None and last_harmonisation(self.cohort) is None:
-            harmonise = ",".join(HARMONISERS)
+        harmonise = methods_or_all(self.cohort, harmonise)
         check_harmonisation(self.cohort, harmonise, kernel_reference)
-        names, masked = list(self.cohort), sum(MASK in case.stages for case in self.cohort.values())
+        had_mask = {name: MASK in case.stages for name, case in self.cohort.items()}
+        names = list(had_mask)
         parameters = remember_harmonisation(self.cohort, harmonise, kernel_reference)
         if parameters is not None:
             stages = [HarmoniseStage(parameters)]
@@ -327,7 +327,7 @@ class Pipeline:
             self._runner.run_cases(HARMONISE, names, stages, result)
         else:
             result.done = names
-        lost = masked - sum(MASK in case.stages for case in self.cohort.values())
+        lost = sum(had_mask[name] and MASK not in case.stages for name, case in self.cohort.items())
         if lost:
             self.callback.on_info(
                 f"masks, labels and measurements of {count_of(lost, 'case')} were of other HU and are deleted: "
@@ -397,7 +397,7 @@ class Pipeline:
         """
         result = RunResult()
         given = given_model(model)
-        result.done = choose_cases(self._with_stage(MASK, result), cases, exclude_cases)
+        result.done = choose_cases(self._masked(result), cases, exclude_cases)
         resolve_model(self._runner, given, result.done, self._fit_parameters(given, fit), result)
         compare_models(self._runner, result)
         return result
@@ -481,7 +481,7 @@ class Pipeline:
         """
         result = RunResult()
         given = given_model(model)
-        masked = self._with_stage(MASK, result)
+        masked = self._masked(result)
         resolve_model(self._runner, given, masked, self._fit_parameters(given, fit), result)
         self._label_all(result)
         measure_cases(self._runner, result)
@@ -560,13 +560,13 @@ class Pipeline:
     def _all_names(self, scans: dict[str, Scan]) -> list[str]:
         return sorted({*scans, *self.cohort})
 
-    def _with_stage(self, stage: str, result: RunResult) -> list[str]:
-        """Return the cases with a stage that have not failed; masks of other HU than those of the last run fail."""
+    def _masked(self, result: RunResult) -> list[str]:
+        """Return the cases with a mask that have not failed; masks of other HU than those of the last run fail."""
         parameters, names = last_harmonisation(self.cohort), []
         for name, case in self.cohort.items():
-            if stage not in case.stages or name in result.failed:
+            if MASK not in case.stages or name in result.failed:
                 continue
-            fault = fault_of_image(case, parameters) if stage == MASK else None
+            fault = fault_of_image(case, parameters)
             if fault is None:
                 names.append(name)
             else:
@@ -590,4 +590,4 @@ class Pipeline:
             return
         stages = label_stages(self.cohort, result.model, steps)
         drop_stale_rows(self.cohort, lambda case: stale_stages(case, stages))
-        self._runner.run_cases("label", self._with_stage(MASK, result), [*stages, QualityStage()], result)
+        self._runner.run_cases("label", self._masked(result), [*stages, QualityStage()], result)

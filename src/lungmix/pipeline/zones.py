@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lungmix.stages.base import Stage
-from lungmix.stages.lung_zones import ZoneStage, is_left
+from lungmix.stages.lung_zones import IMAGE, ZoneStage
 from lungmix.stages.measure import drop_stale_rows
 from lungmix.store import CaseWriter, Cohort, CohortWriter
 from lungmix.store.choices import last_zones, zones_of
@@ -27,9 +27,9 @@ def remember_zones(cohort: Cohort, zones: str | None = None) -> None:
     """
     rule = zones_of(cohort, zones)
     if rule is None and zones is not None:
-        drop_stale_rows(cohort, lambda case: {ZONE} if is_left(case) else set())
+        drop_stale_rows(cohort, lambda case: {ZONE} if case.has_remains(ZONE, IMAGE) else set())
         for case in cohort.values():
-            if is_left(case):
+            if case.has_remains(ZONE, IMAGE):
                 CaseWriter(case).drop_stage(ZONE)
     # Recorded last: after a kill before, the next run finds the setting of the zones that are left.
     if rule != last_zones(cohort):

@@ -45,11 +45,6 @@ def key_for(case: Case, parameters: HarmoniseParameters) -> str:
     )  # fmt: skip
 
 
-def is_left(case: Case) -> bool:
-    """Return True if a case has a harmonised image, or what is left of one."""
-    return STAGE in case.stages or STAGE in case.damage or case.is_started(HARMONISED)
-
-
 def notes_of(case: Case) -> list[str]:
     """Return sentences on methods that could not be applied to a harmonised case, or not completely."""
     record = case.stages.get(STAGE, {})
@@ -108,11 +103,10 @@ class HarmoniseStage:
                 case=case_name,
             )
         context.memory.check(case_name, case.geometry, case.layout.slab)
-        below_hu = case.packed_threshold
+        below_hu = convert.AIR_THRESHOLD if case.packed_threshold is None else case.packed_threshold
         case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key))
         # The packed air is that of the scan, or of an earlier harmonised image.
         case.record_packed(None)
-        below_hu = convert.AIR_THRESHOLD if below_hu is None else below_hu
         (harmonisation,) = compute_in_order(client, [dask.delayed(_find)(case_ref, self.parameters)])
         is_sliced = case.geometry.axis_order.cranial_axis == 0
         if not is_sliced:

@@ -43,11 +43,6 @@ def key_for(case: Case, by: str) -> str:
     return cache_key(stage=STAGE, version=_VERSION, regions=regions.key_for(case), by=by)
 
 
-def is_left(case: Case) -> bool:
-    """Return True if a case has lung zones, or what is left of them."""
-    return STAGE in case.stages or STAGE in case.damage or case.is_started(IMAGE)
-
-
 def is_valid(case: Case) -> bool:
     """Return True if the stored lung zones of a masked case are those of its present mask, by any rule."""
     record = case.stages.get(STAGE, {})

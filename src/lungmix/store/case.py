@@ -226,6 +226,10 @@ class Case:
         """Return True if writing of an image of this name has started."""
         return image_schema(name).level(0) in self._group
 
+    def has_remains(self, stage: str, image: str) -> bool:
+        """Return True if the case has a stage, finished or corrupt, or an image of it that a killed run left."""
+        return stage in self.stages or stage in self.damage or self.is_started(image)
+
     def to_sitk(self, name: str = "ct") -> sitk.Image:
         """Read an image into memory as ``SimpleITK.Image`` with the exact geometry of the scan."""
         image = sitk.GetImageFromArray(self.zarr_array(name)[:])

@@ -285,10 +285,14 @@ def choose_harmonisation(url: str, methods: str | None, reference: Sequence[floa
     methods, reference
         See `harmonisation_of`. Without methods of the last run, all methods are applied.
     """
-    cohort = open_or_none(url)
-    if methods is None and (cohort is None or last_harmonisation(cohort) is None):
-        methods = ",".join(HARMONISERS)
+    methods = methods_or_all(open_or_none(url), methods)
     return choose(url, harmonise=methods, kernel_reference=reference, stages=(MASK,))
+
+
+def methods_or_all(cohort: Cohort | None, methods: str | None) -> str | None:
+    """Return the given methods of harmonisation, or all methods for a store that remembers none."""
+    is_new = cohort is None or last_harmonisation(cohort) is None
+    return ",".join(HARMONISERS) if methods is None and is_new else methods
 
 
 def last_mask(cohort: Cohort) -> MaskParameters | None:

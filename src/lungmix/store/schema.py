@@ -49,6 +49,10 @@ SMOOTH_SETTING = "smooth"
 ZONES_SETTING = "zones"
 """Setting of a cohort: rule of the lung zones, ``volume`` or ``height``; None or absent where there are none."""
 
+PATIENTS_SETTING = "patients"
+"""Setting of a cohort: the cases of each patient with several scans, and days since the first; None or absent where it
+is not known which scans are of one patient."""
+
 HARMONISE_SETTING = "harmonise"
 """Setting of a cohort: parameters of the harmonised images; None or absent where there are none."""
 

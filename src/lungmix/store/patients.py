@@ -1,0 +1,72 @@
+"""Scans of one patient, as a store records them: under a neutral name, with days since the first scan and no dates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lungmix.store.cohort import Cohort
+from lungmix.store.cohort_writer import CohortWriter
+from lungmix.store.schema import PATIENTS_SETTING
+
+
+@dataclass(frozen=True)
+class PatientScan:
+    """One of several scans of a patient.
+
+    Attributes
+    ----------
+    case : str
+        Name of the case.
+    days : int or None
+        Days since the first scan of the patient; None if unknown.
+    """
+
+    case: str
+    days: int | None = None
+
+
+def patients_of(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
+    """Return the patients with two or more scans in a store, in the order of their names.
+
+    Returns
+    -------
+    dict of str to tuple of PatientScan
+        Scans of each patient from the first to the last, by ``patient-001`` and so on. Cases that the store does not
+        hold any more are left out.
+    """
+    recorded = cohort.settings.get(PATIENTS_SETTING)
+    present = {}
+    for patient, scans in sorted(recorded.items()) if isinstance(recorded, dict) else ():
+        known = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cohort)
+        if len(known) > 1:
+            present[str(patient)] = known
+    return present
+
+
+def first_scans(cohort: Cohort) -> dict[str, str]:
+    """Return the case of the first scan of the patient, by the case of each later scan."""
+    return {later.case: first.case for first, *rest in patients_of(cohort).values() for later in rest}
+
+
+def record_patients(cohort: Cohort, patients: Mapping[str, Sequence[PatientScan]]) -> None:
+    """Record which scans of a store are of one patient; this replaces what was recorded.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, opened for writing.
+    patients : mapping of str to sequence of PatientScan
+        Scans of each patient from the first to the last, by names that tell nothing about the patient. Nothing stays
+        recorded if it is empty.
+    """
+    setting = {
+        patient: [{"case": scan.case, "days": scan.days} for scan in scans] for patient, scans in patients.items()
+    }
+    CohortWriter(cohort).record_settings(**{PATIENTS_SETTING: setting or None})
+
+
+def _scan_of(recorded: Mapping[str, Any]) -> PatientScan:
+    days = recorded.get("days")
+    return PatientScan(str(recorded["case"]), None if days is None else int(days))

@@ -116,10 +116,14 @@ def run_all(everything, base, cluster):
     run_inline("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
     run_inline("run", out / "none.zarr", *sources, "--key-table", scores, *cluster, "--json")
     for format in FORMATS:
-        more = ("--with-ct",) if format == "dicom-seg" else ()
+        more = ("--with-ct",) if format.startswith("dicom") else ()
         run_inline("export", two, "--all", out / f"export-{format}", "--format", format, *more, "--json", "--debug")
     run_inline(
         "export", two, "case-001", base / "retained" / "seg.dcm", "--source", sources[0], "--retain-uid", "--json"
+    )
+    report = base / "retained-report" / "report.dcm"
+    run_inline(
+        "export", two, "case-001", report, "--format", "dicom-sr", "--source", sources[0], "--retain-uid", "--json"
     )
     # All other commands run on a copy of the store.
     shutil.copytree(two, out / "copy.zarr")
@@ -142,8 +146,11 @@ def test_no_output_holds_a_planted_word(outputs):
 
 @pytest.mark.slow
 def test_a_reference_to_the_original_holds_its_identifiers_and_nothing_else(outputs):
-    (file,) = (outputs.key.parent.parent / "retained").iterdir()
-    assert {hit.split(" in ")[0] for hit in find(PLANTED, file)} == {UID}
+    for folder, number in (("retained", 1), ("retained-report", 4)):
+        files = list((outputs.key.parent.parent / folder).iterdir())
+        assert len(files) == number
+        for file in files:
+            assert {hit.split(" in ")[0] for hit in find(PLANTED, file)} == {UID}
 
 
 @pytest.mark.slow

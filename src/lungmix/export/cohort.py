@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lungmix.callbacks import Callback, stage_events
@@ -11,16 +11,21 @@ from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, reason_of, redact, reveal
 from lungmix.export import pyradiomics
 from lungmix.export.formats import (
-    DICOM_SEG,
+    DICOM,
+    DICOM_SR,
     LABELS,
     PYRADIOMICS,
+    Format,
     Options,
     check_options,
     export_case,
     find_format,
+    format_of,
+    holds_no_image,
     image_of,
 )
 from lungmix.export.images import check_image, made_with, segments_in
+from lungmix.stages.measure import excluded_regions
 from lungmix.store import Cohort
 from lungmix.store.models import model_use
 
@@ -69,7 +74,9 @@ def export_one(
 ) -> Exported:
     """Write one case of a cohort, and return the result; see `lungmix.export.export_case`."""
     case = cohort.case(name)
-    out = Exported({name: export_case(case, path, image, format, options)})
+    out = Exported(
+        {name: export_case(case, path, image, format, _measured_as(cohort, format_of(path, format), options))}
+    )
     _add_models(cohort, out, image_of(path, image, format))
     return out
 
@@ -107,11 +114,14 @@ def export_cohort(
     progress = callback or Callback()
     target = find_format(format)
     check_options(target, options or Options())
+    given = _measured_as(cohort, target, options)
     if image is not None:
         # Raise errors that concern all cases before any file is written.
         check_image(image)
         if target.labels:
             segments_in(image)
+        if target.content:
+            raise holds_no_image(target)
     image_name = image or (LABELS if target.labels else "ct")
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[pyradiomics.Row]] = {}
@@ -122,11 +132,11 @@ def export_cohort(
             rows[name] = pyradiomics.write_images(cohort[name], folder, image_name)
             return [folder / file for file in pyradiomics.files_of(rows[name])]
         return target.write(
-            cohort[name], folder / f"{name}_{image_name}{target.extension}", image_name, options or Options()
+            cohort[name], folder / f"{name}_{target.content or image_name}{target.extension}", image_name, given
         )
 
     _export_cases(
-        sorted({*cohort, *cohort.damaged}), write, 1 if target.name == DICOM_SEG else _PARALLEL_CASES, out, progress
+        sorted({*cohort, *cohort.damaged}), write, 1 if target.name in DICOM else _PARALLEL_CASES, out, progress
     )
     if target.name == PYRADIOMICS:
         table = folder / pyradiomics.TABLE_FILE
@@ -134,6 +144,12 @@ def export_cohort(
         out.tables.append(table)
     _add_models(cohort, out, image_name)
     return out
+
+
+def _measured_as(cohort: Cohort, target: Format, options: Options | None) -> Options:
+    """Return options with the regions that the tables of a store exclude, for a format of measurements."""
+    given = options or Options()
+    return replace(given, excluded=tuple(excluded_regions(cohort))) if target.name == DICOM_SR else given
 
 
 def _add_models(cohort: Cohort, out: Exported, image: str) -> None:

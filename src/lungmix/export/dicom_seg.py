@@ -14,6 +14,7 @@ import numpy.typing as npt
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
@@ -34,6 +35,9 @@ from lungmix.store import Case
 from lungmix.tissue import LUNG_CODE, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code, Tissue
 
 MAKER = "lungmix developers"
+
+_FRAMES = (Tag("PixelData"), Tag("PerFrameFunctionalGroupsSequence"))
+"""Attributes of a segmentation that grow with its number of frames."""
 
 
 # Identifiers of the patient are omitted on purpose.
@@ -71,23 +75,43 @@ def write_seg(
     SourceError
         If the original series is not in `series`.
     """
-    segments = segments_in(image)
+    segments_in(image)
     require(case, image)
     check_orientation(case)
     slices = derived_slices(case) if with_ct else original_slices(case, series)
     written = [path]
     if with_ct:
         written.append(write_ct(case, path.with_name(f"{path.stem}_ct")))
+    write_segmentation(case, path, image, slices, same_uids=not with_ct, binary=binary)
+    return written
+
+
+def write_segmentation(
+    case: Case, path: Path, image: str, slices: Sequence[Dataset], *, same_uids: bool, binary: bool
+) -> Dataset:
+    """Write labels as DICOM SEG that refers to given slices, and return its header without frames.
+
+    Parameters
+    ----------
+    case, path, image, binary
+        See `write_seg`.
+    slices : sequence of Dataset
+        Headers of the slices of the CT, see `lungmix.export.dicom_source`.
+    same_uids : bool
+        True if the slices are those of the original series, whose identifiers are written.
+    """
     labels = np.asarray(case.zarr_array(image)[:])
     dataset = segmentation_of(
-        labels, slices, segments, identity=_identity(case, image), binary=binary, label=image,
+        labels, slices, segments_in(image), identity=_identity(case, image), binary=binary, label=image,
         parameters=made_with(case, image),
     )  # fmt: skip
     remove_dates(dataset, case)
-    mark_anonymous(dataset, case, same_uids=not with_ct)
+    mark_anonymous(dataset, case, same_uids=same_uids)
     with atomic_file(path) as out:
         dataset.save_as(out, enforce_file_format=True)
-    return written
+    header = Dataset()
+    header.update({element.tag: element for element in dataset if element.tag not in _FRAMES})
+    return header
 
 
 def segmentation_of(
@@ -140,13 +164,18 @@ def segmentation_of(
         transfer_syntax_uid=RLELossless if is_packed else ExplicitVRLittleEndian,
         series_description=f"Labels: {label}",
     )
-    scheme = Dataset()
-    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
-    scheme.CodingSchemeResponsibleOrganization = MAKER
-    dataset.CodingSchemeIdentificationSequence = [scheme]
+    dataset.CodingSchemeIdentificationSequence = [coding_scheme()]
     # The attribute is required but may be empty; highdicom omits it without a name.
     dataset.ContentCreatorName = ""
     return dataset
+
+
+def coding_scheme() -> Dataset:
+    """Return the item that declares the scheme of private codes."""
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE_SCHEME, PRIVATE_SCHEME_NAME
+    scheme.CodingSchemeResponsibleOrganization = MAKER
+    return scheme
 
 
 def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescription:
@@ -154,8 +183,8 @@ def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescr
     return SegmentDescription(
         segment_number=segment.label,
         segment_label=segment.name,
-        segmented_property_category=_coded(segment.category),
-        segmented_property_type=_coded(segment.code),
+        segmented_property_category=coded(segment.category),
+        segmented_property_type=coded(segment.code),
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name="lungmix mask" if is_mask else "lungmix tissue mixture",
@@ -163,12 +192,13 @@ def _description(segment: Tissue, parameters: Mapping[str, str]) -> SegmentDescr
             version=__version__,
             parameters=dict(parameters) or None,
         ),
-        anatomic_regions=None if segment.code == LUNG_CODE else [_coded(LUNG_CODE)],
+        anatomic_regions=None if segment.code == LUNG_CODE else [coded(LUNG_CODE)],
         display_color=highdicom.color.CIELabColor.from_rgb(*segment.rgba[:3]),
     )
 
 
-def _coded(code: Code) -> highdicom.sr.CodedConcept:
+def coded(code: Code) -> highdicom.sr.CodedConcept:
+    """Return a code as highdicom takes it."""
     return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 

@@ -18,6 +18,9 @@ from lungmix.store import Case
 from lungmix.tissue import Tissue
 
 DICOM_SEG = "dicom-seg"
+DICOM_SR = "dicom-sr"
+DICOM = (DICOM_SEG, DICOM_SR)
+"""Formats of DICOM objects, which refer to the slices of a CT."""
 PYRADIOMICS = "pyradiomics"
 
 LABELS = "tissue"
@@ -26,12 +29,12 @@ LABELS = "tissue"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of DICOM segmentations.
+    """Options of DICOM segmentations and structured reports.
 
     Attributes
     ----------
     series : tuple of Scan
-        DICOM series, one of which is the original series that the segmentation is to refer to.
+        DICOM series, one of which is the original series that the segmentation or the report is to refer to.
     with_ct : bool
         True to write an anonymous series of the CT, and refer to that.
     binary : bool
@@ -39,12 +42,15 @@ class Options:
     retain_uid : bool
         True to write the identifiers of the original series, which a reference to it needs. The patient can be found
         by them.
+    excluded : tuple of Tissue
+        Regions of the mask that do not count as lung in the tables of the store.
     """
 
     series: tuple[Scan, ...] = ()
     with_ct: bool = False
     binary: bool = False
     retain_uid: bool = False
+    excluded: tuple[Tissue, ...] = ()
 
 
 def options_for(
@@ -92,12 +98,15 @@ class Format:
         True if the format holds labels only, no CT.
     write : callable
         ``write(case, path, image, options)`` returns the written files.
+    content : str
+        What the files contain instead of an image, for their names; empty for formats of images.
     """
 
     name: str
     extension: str
     labels: bool
     write: Write
+    content: str = ""
 
 
 def _without_options(write: Callable[[Case, Path, str], list[Path]]) -> Write:
@@ -137,6 +146,14 @@ def _dicom_seg(case: Case, path: Path, image: str, options: Options) -> list[Pat
     return write_seg(case, path, image, series=options.series, with_ct=options.with_ct, binary=options.binary)
 
 
+def _dicom_sr(case: Case, path: Path, image: str, options: Options) -> list[Path]:
+    from lungmix.export.dicom_sr import write_report
+
+    return write_report(
+        case, path, series=options.series, with_ct=options.with_ct, binary=options.binary, excluded=options.excluded
+    )
+
+
 FORMATS = {
     target.name: target
     for target in (
@@ -145,6 +162,7 @@ FORMATS = {
         Format("slicer-colors", ".nii.gz", True, _named_labels("_colors.csv", color_table)),
         Format("itk-snap", ".nii.gz", True, _named_labels("_labels.txt", label_descriptions)),
         Format(DICOM_SEG, ".dcm", True, _dicom_seg),
+        Format(DICOM_SR, ".dcm", True, _dicom_sr, content="measurements"),
         Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )
 }
@@ -166,18 +184,26 @@ def find_format(name: str) -> Format:
 
 def check_options(target: Format, options: Options) -> None:
     """Raise `UsageError` if a format cannot use one of the options, or lacks an option that it needs."""
-    if target.name != DICOM_SEG:
+    if target.name not in DICOM:
         if options != Options():
             raise UsageError(
-                f"`sources`, `with_ct`, `binary` and `retain_uid` are for {DICOM_SEG}: omit them for {target.name}"
+                f"`sources`, `with_ct`, `binary` and `retain_uid` are for {' and '.join(DICOM)}: "
+                f"omit them for {target.name}"
             )
     elif bool(options.series) == options.with_ct:
         raise UsageError(
-            "a DICOM segmentation refers to CT slices: give either `sources=FOLDER` with the original series, "
-            "or `with_ct=True`, which writes an anonymous series beside it"
+            "DICOM segmentations and reports refer to CT slices: give either `sources=FOLDER` with the original "
+            "series, or `with_ct=True`, which writes an anonymous series beside it"
         )
     elif options.series:
         _check_reference(options.retain_uid)
+
+
+def holds_no_image(target: Format) -> UsageError:
+    """Return the error for an image that is given for a format of measurements."""
+    return UsageError(
+        f"{target.name} holds {target.content}, and writes the label images that these refer to: omit `image`"
+    )
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
@@ -241,5 +267,14 @@ def export_case(
 
 
 def image_of(path: Path, image: str | None = None, format: str | None = None) -> str:
-    """Return the image that `export_case` writes for the same arguments."""
-    return image or image_in_name(path, LABELS if format_of(path, format).labels else "ct")
+    """Return the image that `export_case` writes for the same arguments.
+
+    Raises
+    ------
+    UsageError
+        If an image is given for a format of measurements.
+    """
+    target = format_of(path, format)
+    if target.content and image is not None:
+        raise holds_no_image(target)
+    return image or image_in_name(path, LABELS if target.labels else "ct")

@@ -39,9 +39,9 @@ def patients_of(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
     recorded = cohort.settings.get(PATIENTS_SETTING)
     present = {}
     for patient, scans in sorted(recorded.items()) if isinstance(recorded, dict) else ():
-        known = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cohort)
-        if len(known) > 1:
-            present[str(patient)] = known
+        present_scans = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cohort)
+        if len(present_scans) > 1:
+            present[str(patient)] = present_scans
     return present
 
 

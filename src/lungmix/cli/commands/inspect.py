@@ -72,6 +72,7 @@ def report(
 @opt.example(
     "lungmix export cohort.zarr case-001 case-001_tissue.seg.nrrd",
     "lungmix export cohort.zarr case-001 seg.dcm --source original/ --retain-uid --binary",
+    "lungmix export cohort.zarr --all reports/ --format dicom-sr --with-ct",
     "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
     "lungmix export cohort.zarr case-001 case-001_posterior_ggo.nii.gz",
 )
@@ -89,8 +90,8 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg or pyradiomics; by default "
-            "from the extension of OUT."
+            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg, dicom-sr (measurements) "
+            "or pyradiomics; by default from the extension of OUT."
         ),
     ] = None,
     image: Annotated[
@@ -103,15 +104,17 @@ def export(
     ] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="DICOM SEG: folder with the original series, or with several.", metavar="FOLDER"),
+        typer.Option(help="DICOM: folder with the original series, or with several.", metavar="FOLDER"),
     ] = None,
     with_ct: Annotated[
-        bool, typer.Option("--with-ct", help="DICOM SEG: also write the CT as an anonymous series.")
+        bool, typer.Option("--with-ct", help="DICOM: also write the CT as an anonymous series.")
     ] = False,
-    binary: Annotated[bool, typer.Option("--binary", help="DICOM SEG: bit-planes, for older viewers.")] = False,
+    binary: Annotated[
+        bool, typer.Option("--binary", help="DICOM: segmentations as bit-planes, for older viewers.")
+    ] = False,
     retain_uid: Annotated[
         bool,
-        typer.Option("--retain-uid", help="DICOM SEG: with --source, refer to the series by its original UIDs."),
+        typer.Option("--retain-uid", help="DICOM: with --source, refer to the series by its original UIDs."),
     ] = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,

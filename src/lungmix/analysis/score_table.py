@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from lungmix.analysis.consensus import MEDIAN, Reading, check_rule, consensus_of, readings_of
 from lungmix.errors import UsageError, first_of, mark_path, mark_untrusted
-from lungmix.formats.images import KINDS
-from lungmix.formats.tables import column_of, rows_of, text_of
+from lungmix.formats.tables import column_of
+from lungmix.intake.user_tables import (
+    CASE_COLUMNS,
+    PATIENT_COLUMNS,
+    check_cells,
+    file_names,
+    missing_columns,
+    patient_names,
+    plain_name,
+    read_user_table,
+)
 from lungmix.kernels.severity import HIGHEST, LOWEST
 
-_CASE = ("case", "scan")
-_PATIENT = ("patient", "patient_id", "patientid")
 _SCORE = ("s", "score")
 _COLUMNS = {
-    "case": _CASE, "patient": _PATIENT, "score": _SCORE, "reader": ("reader", "rater", "radiologist", "observer"),
-    "time": ("time", "reading", "session"),
+    "case": CASE_COLUMNS, "patient": PATIENT_COLUMNS, "score": _SCORE,
+    "reader": ("reader", "rater", "radiologist", "observer"), "time": ("time", "reading", "session"),
 }  # fmt: skip
 _READER_COLUMN = re.compile(r"(?:s|score)[\s_:.-]+(\S.*)", re.IGNORECASE)
 """Column with the scores of one of several readers."""
 _ONLY_READER = "time"
 """Name of the reader of a table with times and without names of readers."""
-_EXTENSIONS = (*sorted(KINDS, key=len, reverse=True), ".zip", ".tar.gz", ".tar")
 
 
 @dataclass(frozen=True)
@@ -65,40 +70,21 @@ def read_scores(path: str | Path) -> Scores:
         If the file is missing or not such a table, or a score is not a whole number from 0 to 5.
     """
     file = Path(path)
-    try:
-        lines = rows_of(text_of(file.read_bytes()), (*_CASE, *_PATIENT, *_SCORE))
-    except OSError as error:
-        raise UsageError(
-            f"{mark_path(file)} cannot be read ({error.strerror}): give the CSV file of the scores"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{mark_path(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        raise UsageError(f"{mark_path(file)} is not a valid CSV table: check its quotes") from error
-    table = [(number, [cell.strip() for cell in cells]) for number, cells in lines]
-    if len(table) < 2:
-        raise UsageError(f"{mark_path(file)} holds no scores: it needs a header such as case,S and one line per scan")
-    header = table[0][1]
+    header, lines = read_user_table(
+        file, (*CASE_COLUMNS, *PATIENT_COLUMNS, *_SCORE), "scores", "a header such as case,S and one line per scan"
+    )
     columns = {name: column_of(header, names) for name, names in _COLUMNS.items()}
     score_columns = _score_columns(header, columns["score"])
     if not score_columns or (columns["case"] is None and columns["patient"] is None):
-        raise UsageError(
-            f"{mark_path(file)} has the columns {mark_untrusted(', '.join(header))}: it needs case or patient, and S "
-            "or score, in its first line"
-        )
-    for number, cells in table[1:]:
-        if len(cells) != len(header):
-            raise UsageError(
-                f"{mark_path(file)}, line {number}: {len(cells)} cells in a table of {len(header)} columns: correct "
-                "this line"
-            )
+        raise missing_columns(file, header, "case or patient, and S or score,")
+    check_cells(file, header, lines)
 
     def cell_of(cells: Sequence[str], name: str) -> str:
         column = columns[name]
         return "" if column is None else cells[column]
 
     names = [(bool(cell_of(cells, "case")), (cell_of(cells, "case") or cell_of(cells, "patient")).lower())
-             for _, cells in table[1:]]  # fmt: skip
+             for _, cells in lines]  # fmt: skip
     is_wide = columns["score"] is None
     has_readers = columns["reader"] is not None or columns["time"] is not None
     has_readings = is_wide or (has_readers and len(set(names)) < len(names))
@@ -106,7 +92,7 @@ def read_scores(path: str | Path) -> Scores:
     used |= {columns["reader"], columns["time"]} if has_readings and not is_wide else set()
     rows: list[dict[str, Any]] = []
     line_of: dict[tuple[Any, ...], int] = {}
-    for (number, cells), name_key in zip(table[1:], names, strict=True):
+    for (number, cells), name_key in zip(lines, names, strict=True):
         position = f"{mark_path(file)}, line {number}"
         case, patient = cell_of(cells, "case"), cell_of(cells, "patient")
         name = case or patient
@@ -266,12 +252,12 @@ def _match(
 ) -> dict[str, tuple[dict[str, Any], str]]:
     """Return the row of scores and the patient of each measured case that one of the rows names."""
     by_case = {str(row["case"]).lower(): row for row in score_rows if row["case"]}
-    by_patient = {_plain(row["patient"]): row for row in score_rows if not row["case"]}
+    by_patient = {plain_name(row["patient"]): row for row in score_rows if not row["case"]}
     matches = {}
     for measured in measurements:
         name = str(measured["case"])
         key_row = None if key is None else key.get(name)
-        files, patients = _file_names(key_row), _patient_names(key_row)
+        files, patients = file_names(key_row), patient_names(key_row)
         row = next((by_case[alias] for alias in (name.lower(), *files) if alias in by_case), None)
         if row is None:
             longest = _patient_of(name.lower(), by_patient)
@@ -301,24 +287,6 @@ def _score(text: str, name: str, position: str) -> int:
             f"numbers from {LOWEST} to {HIGHEST}"
         )
     return int(value)
-
-
-def _plain(name: object) -> str:
-    """Return a patient's name in lower case, with spaces between its parts in place of the ``^`` of DICOM."""
-    return " ".join(re.split(r"[\^,\s]+", str(name).strip("^, ").lower()))
-
-
-def _file_names(row: Mapping[str, str] | None) -> list[str]:
-    """Return the name of a scan's file or folder in lower case, with and without its extension."""
-    if row is None:
-        return []
-    name = PurePath(row["path"]).name.lower()
-    return [name, next((name[: -len(end)] for end in _EXTENSIONS if name.endswith(end)), name)]
-
-
-def _patient_names(row: Mapping[str, str] | None) -> list[str]:
-    """Return the ID and the name of a scan's patient, in lower case."""
-    return [] if row is None else [_plain(row[name]) for name in ("patient_id", "patient_name") if row.get(name)]
 
 
 def _patient_of(case: str, patients: Mapping[str, Any]) -> str | None:

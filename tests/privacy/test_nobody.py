@@ -113,6 +113,13 @@ def run_all(everything, base, cluster):
         words = ("--scores", readers, "--consensus", consensus, "--key-table", key, "--out", out / "readers", "--debug")
         run_inline("validate", "scores", two, *words)
     run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
+    patients = base / "in" / f"{WORD} patients.csv"
+    patients.write_text(f"case,patient,{WORD}\n{WORD}.mha,{WORD}^1,\n{WORD}.nrrd,{WORD} 1,\n{WORD}.x,{WORD},{WORD}\n")
+    run_inline("followup", two, "--key-table", key, "--json", "--debug")
+    run_inline("followup", two, "--patients", patients, "--key-table", key, "--json")
+    run_inline("followup", two, "--patients", patients, "--debug")
+    patients.write_text(f"case,patient,date\n{WORD}.mha,{WORD},{WORD}\n")
+    run_inline("followup", two, "--patients", patients, "--key-table", key, "--debug")
     run_inline("fit", two, "--model", base / "in" / f"{WORD} model.json", "--debug")
     run_inline("run", out / "none.zarr", *sources, "--key-table", scores, *cluster, "--json")
     for format in FORMATS:
@@ -163,6 +170,7 @@ def test_all_commands_ran_on_the_planted_names(outputs):
         "measure": {0},
         "report": {0},
         "export": {0, 1},
+        "followup": {0, 2},
     }
     for name, expected in kinds.items():
         assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses

@@ -16,6 +16,7 @@ from lungmix._version import __version__
 from lungmix.cli import options as opt
 from lungmix.cli.commands import inspect, maintain, run
 from lungmix.cli.commands.evaluate import evaluate
+from lungmix.cli.commands.followup import followup
 from lungmix.cli.commands.scan import scan
 from lungmix.cli.commands.validate import app as validate
 from lungmix.cli.redaction import command_line, debugging, own_store, printable
@@ -46,6 +47,7 @@ app.command()(run.zones)
 app.command()(run.measure)
 app.command()(maintain.relabel)
 app.command()(evaluate)
+app.command()(followup)
 app.command()(inspect.info)
 app.command()(inspect.report)
 app.command()(inspect.export)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lungmix.quality_flags import FLAGS, PARTS
-from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES
+from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,69 @@ HARMONISED_COLUMNS: tuple[Column, ...] = (
     ),
 )
 """Columns that ``measurements.csv`` has in addition if one of its cases has a harmonised image."""
+
+
+FOLLOWUP_REGIONS: dict[str, str] = {
+    **{lung.key: f"the {lung.name.lower()}" for lung in LUNGS},
+    **{
+        f"{lung.key}_{third.key}": f"the {third.name} third of the {lung.name.lower()}"
+        for lung in LUNGS
+        for third in ZONE_THIRDS
+    },
+    **{f"{BOTH}_{third.key}": f"the {third.name} thirds of both lungs" for third in ZONE_THIRDS},
+    **{f"{BOTH}_{half.key}": f"the {half.name} halves of both lungs" for half in ZONE_HALVES},
+    **{f"{BOTH}_{depth.key}": f"the {depth.name} of both lungs" for depth in ZONE_DEPTHS},
+}
+"""Parts of the lungs whose lung involvement ``followup.csv`` has, with their description."""
+
+
+def _followup_columns() -> tuple[Column, ...]:
+    parts = "GGO, consolidation and other together"
+    involvement = Column("lung_involvement", "%", f"{parts}, of lung voxels")
+    tissues = [Column(t.key, "%", f"{t.name}, of lung voxels") for t in TISSUES]
+    of_regions = [
+        Column(f"{key}_lung_involvement", "%", f"{parts}, of the voxels of {text}")
+        for key, text in FOLLOWUP_REGIONS.items()
+    ]
+    changes = []
+    for column in (*tissues, involvement, *of_regions):
+        change = f"change since the first scan: {column.meaning}"
+        at_volume = f"{change}; at the lung volume of the first scan"
+        for ending, meaning in (("", change), ("_corrected", at_volume)):
+            changes.append(Column(f"change_{column.key}{ending}", "points", meaning))
+            for end, side in (("low", "lower"), ("high", "upper")):
+                of_end = f"{side} end of the 95 % interval of the {meaning}"
+                changes.append(Column(f"change_{column.key}{ending}_{end}", "points", of_end))
+    return (
+        Column("case", "", "name of the scan"),
+        Column("patient", "", "patient-001, patient-002 ..., in the order of the first names of their cases"),
+        Column("scan", "", "number of the scan of the patient, from 1"),
+        Column("days", "d", "days since the first scan of the patient; NaN if unknown"),
+        Column("lung_ml", "mL", "volume of the lung mask"),
+        *tissues,
+        involvement,
+        Column("lung_involvement_corrected", "%", f"{parts}, at the lung volume of the first scan"),
+        *(Column(f"{t.key}_ml", "mL", f"volume of {t.name}") for t in TISSUES),
+        Column("mass_g", "g", "mass of lung voxels, at a density of 1 + HU / 1000 g/mL, and 0 g/mL below -1000 HU"),
+        *of_regions,
+        Column("change_lung_ml", "mL", "change since the first scan: volume of the lung mask"),
+        *changes,
+        Column(
+            "course",
+            "",
+            "worse or improved if the interval of change_lung_involvement_corrected is above or below 0, else stable; "
+            "empty for the first scan",
+        ),
+        Column("remarks", "", "differences from the first scan in acquisition, mask and lung volume"),
+        *_MADE_WITH,
+    )
+
+
+FOLLOWUP: tuple[Column, ...] = _followup_columns()
+"""Columns of ``followup.csv``, one row per scan of every patient with two or more measured scans.
+
+Columns of regions are missing if no scan of the table has them. Changes are NaN for the first scan of a patient.
+"""
 
 
 def _quality_columns() -> tuple[Column, ...]:

@@ -10,6 +10,7 @@ from lungmix.cluster import UsageRecorder
 from lungmix.errors import ModelError, count_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import POOL_LUNGS, FitParameters
+from lungmix.pipeline.followup import update_followup
 from lungmix.pipeline.harmonisation import fault_of_image
 from lungmix.pipeline.result import RunResult
 from lungmix.pipeline.runner import CaseRunner
@@ -232,6 +233,7 @@ def measure_cases(
                 result.zones = measure_cohort(cohort, zoned, model, regions, ZONES_FILE)
             elif cohort.read_text(ZONES_FILE) is not None:
                 drop_stale_rows(cohort, lambda case: {ZONE})
+            update_followup(cohort, names, model)
 
     runner.run_cohort_step("the measurements", step, [*stages, *label_stages(cohort, model)] if stages else [], result)
 

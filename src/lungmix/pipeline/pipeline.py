@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from distributed import Client
 
@@ -40,9 +40,10 @@ from lungmix.pipeline.cohort_steps import (
     measure_quality,
     resolve_model,
 )
+from lungmix.pipeline.followup import FollowupResult, follow_up, remember_patients
 from lungmix.pipeline.harmonisation import check_harmonisation, fault_of_image, remember_harmonisation
 from lungmix.pipeline.masks import AnyMaskStage, plan_masks, remember_given
-from lungmix.pipeline.result import RunResult, raise_without_memory
+from lungmix.pipeline.result import CaseResult, RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
 from lungmix.pipeline.staleness import fault_of_labels, stale_stages
@@ -73,19 +74,21 @@ from lungmix.store.choices import (
     resolve_mask,
 )
 from lungmix.store.models import stored_id, stored_model
+from lungmix.store.patients import forget_scans
 from lungmix.store.schema import HARMONISE, ZONE
 from lungmix.tissue import Tissue
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=CaseResult)
 
 FIT = "fit"
 
 
-def _locked(method: Callable[Concatenate[Pipeline, P], RunResult]) -> Callable[Concatenate[Pipeline, P], RunResult]:
+def _locked(method: Callable[Concatenate[Pipeline, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
     """Hold the lock of the store while a method writes to it."""
 
     @wraps(method)
-    def locked(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> RunResult:
+    def locked(self: Pipeline, /, *args: P.args, **options: P.kwargs) -> R:
         with self.cohort.locked(wait=self.wait, warn=self.callback.on_warning):
             result = method(self, *args, **options)
             # Cases that cannot be opened are passed to no stage, so their failure is added here.
@@ -467,6 +470,32 @@ class Pipeline:
             measure_cases(self._runner, result)
         return result
 
+    @_locked
+    def followup(self, patients: str | Path | None = None, key_table: str | Path | None = None) -> FollowupResult:
+        """Compare the scans of each patient with the first one, and write ``followup.csv``; this reads no voxel.
+
+        A store remembers which scans are of one patient, under neutral names and without dates. `run` and `measure`
+        then update the table.
+
+        Parameters
+        ----------
+        patients : str or Path, optional
+            CSV file with the columns case, patient, and optionally date or days; see
+            `lungmix.intake.patients.read_patients`. By default those of the last call.
+        key_table : str or Path, optional
+            Key table of the store. It tells patients and dates, or which files the table `patients` names.
+
+        Raises
+        ------
+        UsageError
+            If a table is invalid, or it is not known which scans are of one patient.
+        """
+        model = stored_model(self.cohort)
+        result = FollowupResult(model_id=stored_id(self.cohort, model))
+        remember_patients(self.cohort, patients, key_table, result)
+        follow_up(self.cohort, model, result)
+        return result
+
     @accepts_earlier_names(parameters="fit")
     @_locked
     def relabel(self, model: str | Path | TissueModel, fit: FitParameters | None = None) -> RunResult:
@@ -507,6 +536,7 @@ class Pipeline:
         drop_rows(self.cohort, names)
         remember_given(self.cohort, forgotten=names)
         drop_slices(self.cohort, names)
+        forget_scans(self.cohort, names)
         CohortWriter(self.cohort).delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 

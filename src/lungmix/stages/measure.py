@@ -21,6 +21,7 @@ from lungmix.kernels.data_dictionary import (
     EVALUATION,
     EVALUATION_HU,
     EXPECTED,
+    FOLLOWUP,
     HARMONISED_COLUMNS,
     MEASUREMENTS,
     QUALITY,
@@ -38,7 +39,17 @@ from lungmix.stages.flags import exact_parts, quality_row, raised_flags
 from lungmix.store import MEASUREMENTS_FILE, QUALITY_FILE, ZONES_FILE, Case, Cohort, CohortWriter, parquet_name
 from lungmix.store.choices import last_quality
 from lungmix.store.models import ModelId, harmonised_text, label_id, mask_text, record_of
-from lungmix.store.schema import ARRAYS, CASE_TABLES, EVALUATIONS, FROM_FILE, MASK, STAGES, ZONE
+from lungmix.store.schema import (
+    ARRAYS,
+    CASE_TABLES,
+    EVALUATIONS,
+    FOLLOWUP_FILE,
+    FROM_FILE,
+    MASK,
+    PATIENTS_SETTING,
+    STAGES,
+    ZONE,
+)
 from lungmix.store.tables import Row, lines_of, parquet_of, rows_of, text_of, without_lines
 from lungmix.tissue import SIDES, Tissue
 
@@ -228,20 +239,22 @@ def drop_stale_rows(cohort: Cohort, stale: Callable[[Case], Collection[str]]) ->
     stale : callable
         Called with a case. Returns the names of its stages whose results will or may change.
     """
-    if any(cohort.read_text(file) for file in CASE_TABLES):
+    if any(cohort.read_text(file) for file in _tables_in(cohort)):
         _drop_lines(cohort, {name: stages for name, case in cohort.items() if (stages := stale(case))})
 
 
 def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
     """Drop the rows of cases with stale stages.
 
-    In tables of evaluations, only rows of segments whose image a stale stage writes are dropped. On lung zones depends
-    only the table of zones.
+    In tables of evaluations, only rows of segments whose image a stale stage writes are dropped. On lung zones depend
+    only the tables of zones and of the follow-up.
     """
     beyond_zones = {name: stages for name, stages in stale.items() if {*stages} != {ZONE}}
-    for file in CASE_TABLES:
+    for file in _tables_in(cohort):
         text = cohort.read_text(file)
-        selected = stale if file == ZONES_FILE else beyond_zones
+        selected = stale if file in (ZONES_FILE, FOLLOWUP_FILE) else beyond_zones
+        if file == FOLLOWUP_FILE:
+            selected = _with_later_scans(text or "", selected)
         if not text or lines_of(text)[1].keys().isdisjoint(selected):
             continue
 
@@ -255,6 +268,22 @@ def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
             write_table(cohort, file, kept)
 
 
+def _tables_in(cohort: Cohort) -> tuple[str, ...]:
+    """Return the tables that a store may have; only a store that records its patients has that of the follow-up."""
+    return (
+        CASE_TABLES
+        if PATIENTS_SETTING in cohort.settings
+        else tuple(file for file in CASE_TABLES if file != FOLLOWUP_FILE)
+    )
+
+
+def _with_later_scans(text: str, stale: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
+    """Return the stale cases, and all cases of the patients whose first scan is stale, as changes are since that."""
+    rows = rows_of(text)
+    first = {row["patient"]: stale[str(row["case"])] for row in rows if row["scan"] == 1 and str(row["case"]) in stale}
+    return {**stale, **{str(row["case"]): first[row["patient"]] for row in rows if row["patient"] in first}}
+
+
 def _stage_of_row(line: str) -> str | None:
     """Return the stage that writes the segment of a row of an evaluation; None if it names no segment."""
     cells = line.split(",", 2)
@@ -264,7 +293,7 @@ def _stage_of_row(line: str) -> str | None:
 
 def measured_cases(cohort: Cohort) -> set[str]:
     """Return the names of all cases with rows in any table, including cases that the store no longer holds."""
-    return {name for file in CASE_TABLES for name in lines_of(cohort.read_text(file) or "")[1]}
+    return {name for file in _tables_in(cohort) for name in lines_of(cohort.read_text(file) or "")[1]}
 
 
 def read_measurements(cohort: Cohort) -> list[Row]:
@@ -339,6 +368,7 @@ def dictionary() -> dict[str, list[dict[str, str]]]:
             ("dense_lung", DENSE_COLUMNS),
             ("harmonised", HARMONISED_COLUMNS),
             ("zones", ZONES),
+            ("followup", FOLLOWUP),
             ("radiomics", RADIOMICS),
             ("qc", QUALITY),
             ("evaluation", EVALUATION),

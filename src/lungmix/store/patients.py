@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,31 @@ def record_patients(cohort: Cohort, patients: Mapping[str, Sequence[PatientScan]
         patient: [{"case": scan.case, "days": scan.days} for scan in scans] for patient, scans in patients.items()
     }
     CohortWriter(cohort).record_settings(**{PATIENTS_SETTING: setting or None})
+
+
+def forget_scans(cohort: Cohort, names: Collection[str]) -> None:
+    """Remove cases from the recorded patients; days are then since the first scan that is left.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store, opened for writing.
+    names : collection of str
+        Cases that are about to be deleted.
+    """
+    recorded = cohort.settings.get(PATIENTS_SETTING)
+    scans_of = {
+        str(patient): list(map(_scan_of, scans))
+        for patient, scans in (recorded.items() if isinstance(recorded, dict) else ())
+    }
+    left = {patient: [scan for scan in scans if scan.case not in names] for patient, scans in scans_of.items()}
+    if left != scans_of:
+        record_patients(cohort, {patient: _since_first(scans) for patient, scans in left.items() if len(scans) > 1})
+
+
+def _since_first(scans: Sequence[PatientScan]) -> list[PatientScan]:
+    start = scans[0].days or 0
+    return [PatientScan(scan.case, None if scan.days is None else scan.days - start) for scan in scans]
 
 
 def _scan_of(recorded: Mapping[str, Any]) -> PatientScan:

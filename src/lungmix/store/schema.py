@@ -201,7 +201,10 @@ EVALUATION_FILE, EVALUATION_HU_FILE = EVALUATIONS = ("evaluation.csv", "evaluati
 EVALUATION_SLICES_FILE = "evaluation_slices.json"
 """File with those slices of references that differ most from the store, for pictures."""
 
-CASE_TABLES = (*TABLES, *EVALUATIONS)
+FOLLOWUP_FILE = "followup.csv"
+"""Table of the scans of patients with several scans; a store has it only if it records its patients."""
+
+CASE_TABLES = (*TABLES, *EVALUATIONS, FOLLOWUP_FILE)
 """Tables with rows of cases; rows of a case are removed when its mask or labels change."""
 
 

@@ -1,0 +1,140 @@
+"""Follow-up of a store: its table, what updates it, what removes rows, and that nobody is named."""
+
+import csv
+import io
+from math import isnan
+
+import pytest
+
+import lungmix
+from lungmix.analysis.followup import stored_followup
+from lungmix.errors import UsageError
+from lungmix.kernels.data_dictionary import FOLLOWUP
+from lungmix.pipeline.followup import update_followup
+from lungmix.stages.measure import drop_stale_rows
+from lungmix.store import CaseWriter
+from lungmix.store.patients import PatientScan, patients_of
+from lungmix.store.tables import is_parquet_of
+from support.labelled import labelled_store
+
+pytestmark = pytest.mark.usefixtures("stages_here")
+
+TABLE = """case,patient,date
+case-004,Rossi Mario,2020-03-01
+case-001,Rossi Mario,2020-02-01
+case-002,Verdi,2020-01-01
+case-005,Verdi,2020-05-01
+case-003,Verdi,2020-04-01
+"""
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "s.zarr", scans=5)
+    return cohort
+
+
+@pytest.fixture
+def patients(tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def pipeline(cohort):
+    return lungmix.Pipeline(None, cohort)
+
+
+def rows(cohort):
+    return {(row["patient"], row["scan"]): row for row in stored_followup(cohort)}
+
+
+def test_table_has_each_scan_of_patients_with_several(cohort, patients):
+    result = pipeline(cohort).followup(patients)
+    assert result.failed == {}
+    table = rows(cohort)
+    assert [(*key, row["case"], row["days"]) for key, row in table.items()] == [
+        ("patient-001", 1, "case-001", 0), ("patient-001", 2, "case-004", 29), ("patient-002", 1, "case-002", 0),
+        ("patient-002", 2, "case-003", 91), ("patient-002", 3, "case-005", 121),
+    ]  # fmt: skip
+    measured = {row["case"]: row for row in csv.DictReader(io.StringIO(cohort.read_text("measurements.csv")))}
+    for row in table.values():
+        for key in ("lung_ml", "air", "ggo", "lung_involvement", "consolidation_ml", "mass_g"):
+            assert row[key] == pytest.approx(float(measured[row["case"]][key]))
+    first, last = table["patient-001", 1], table["patient-001", 2]
+    assert isnan(first["change_lung_involvement"])
+    assert first["lung_involvement_corrected"] == first["lung_involvement"]
+    assert last["change_lung_involvement"] == pytest.approx(last["lung_involvement"] - first["lung_involvement"])
+    assert last["change_lung_involvement_corrected"] == pytest.approx(
+        last["lung_involvement_corrected"] - first["lung_involvement"]
+    )
+    low, high = (last[f"change_lung_involvement_corrected_{end}"] for end in ("low", "high"))
+    assert low < last["change_lung_involvement_corrected"] < high
+    assert (last["course"] == "stable") is (low <= 0 <= high)
+    columns = [column.key for column in FOLLOWUP]
+    header = list(first)
+    assert header == [key for key in columns if key in header]
+    assert is_parquet_of(cohort.read_bytes("followup.parquet"), cohort.read_text("followup.csv"))
+    assert result.mean_change.patients == 2
+    assert "2 patients with 5 scans" in repr(result)
+
+
+def test_store_has_no_name_and_no_date(cohort, patients):
+    pipeline(cohort).followup(patients)
+    content = b"".join(path.read_bytes() for path in cohort_files(cohort))
+    for word in (b"Rossi", b"rossi", b"Verdi", b"verdi", b"2020"):
+        assert word not in content
+
+
+def cohort_files(cohort):
+    from pathlib import Path
+
+    return [path for path in Path(cohort.url).rglob("*") if path.suffix in {".csv", ".json", ".parquet"}]
+
+
+def test_store_without_patients_stays_as_it_is(cohort, tmp_path):
+    before = {path: path.read_bytes() for path in cohort_files(cohort)}
+    with pytest.raises(UsageError, match="does not know which scans are of one patient"):
+        pipeline(cohort).followup()
+    pipeline(cohort).measure()
+    assert cohort.read_text("followup.csv") is None
+    assert {path.name for path in cohort_files(cohort)} == {path.name for path in before} | {"qc.csv", "qc.parquet"}
+    assert "patients" not in cohort.settings
+
+
+def test_table_is_updated_with_the_measurements(cohort, patients):
+    pipeline(cohort).followup(patients)
+    text = cohort.read_text("followup.csv")
+    drop_stale_rows(cohort, lambda case: {"label"} if case.name == "case-001" else ())
+    # Changes of the patient were since this scan.
+    assert {patient for patient, _ in rows(cohort)} == {"patient-002"}
+    drop_stale_rows(cohort, lambda case: {"zone"} if case.name == "case-003" else ())
+    assert list(rows(cohort)) == [("patient-002", 1), ("patient-002", 3)]
+    pipeline(cohort).measure()
+    assert cohort.read_text("followup.csv") == text
+
+
+def test_scan_without_labels_fails_alone(cohort, patients):
+    CaseWriter(cohort["case-004"]).drop_stage("label")
+    result = pipeline(lungmix.open_cohort(cohort.url, "r+")).followup(patients)
+    assert list(result.failed) == ["case-004"]
+    assert "has no labels" in result.failed["case-004"]
+    assert [(row["patient"], row["scan"]) for row in result.rows] == [("patient-002", n) for n in (1, 2, 3)]
+
+
+def test_removed_cases_leave_the_follow_up(cohort, patients):
+    pipeline(cohort).followup(patients)
+    pipeline(cohort).remove(["case-002", "case-004"])
+    cohort = lungmix.open_cohort(cohort.url, "r+")
+    assert patients_of(cohort) == {"patient-002": (PatientScan("case-003", 0), PatientScan("case-005", 30))}
+    assert rows(cohort).keys() == {("patient-001", 1)}
+    pipeline(cohort).measure()
+    assert [(row["case"], row["days"]) for row in rows(cohort).values()] == [("case-003", 0), ("case-005", 30)]
+
+
+def test_table_loses_its_rows_with_another_number_of_components(cohort, patients):
+    pipeline(cohort).followup(patients)
+    three = lungmix.TissueModel((0.5, 0.3, 0.2), (-900.0, -700.0, -100.0), (2000.0, 9000.0, 30000.0))
+    assert update_followup(cohort, list(cohort), three) == []
+    assert rows(cohort) == {}
+    assert cohort.read_text("followup.csv").startswith("case,patient,scan,days,")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lungmix.errors import UsageError, mark_untrusted
-from lungmix.tissue import TISSUES
+from lungmix.tissue import LOBES, TISSUES
 
 ANATOMICAL = "anatomical"
 PRESETS = ("paper", "physical", ANATOMICAL)
@@ -118,7 +118,9 @@ def mask_of_text(text: str) -> MaskParameters | None:
 NO_MASKS = "none"
 """Value of the parameter `masks` in place of a folder: computed masks replace masks that came from files."""
 
-MASK_REGIONS = ("lung", "right", "left", "airway", "elsewhere", "right_dense", "left_dense")
+MASK_REGIONS = (
+    "lung", "right", "left", "airway", "elsewhere", "right_dense", "left_dense", *(lobe.region for lobe in LOBES),
+)  # fmt: skip
 """Regions that a label of a mask file can mean."""
 
 
@@ -163,7 +165,7 @@ class MaskLabels:
                 raise UsageError(
                     f'`mask_labels` {mark_untrusted(labels)} is not understood: write `mask_labels="right=1,left=2"`'
                 )
-            pairs = [(region.strip().lower(), segment.strip()) for region, _, segment in parts]
+            pairs = [(region.strip().lower().replace("-", "_"), segment.strip()) for region, _, segment in parts]
         else:
             pairs = [
                 (region, segment)

@@ -120,6 +120,40 @@ Aerated lung contains air. Dense lung contains none, and is lung because of its 
 
 
 @dataclass(frozen=True)
+class Lobe(Tissue):
+    """A lobe of a lung.
+
+    Attributes
+    ----------
+    side : Tissue
+        The lung.
+    """
+
+    side: Tissue = RIGHT
+
+    @property
+    def region(self) -> str:
+        """Name of the lobe among the regions of masks, such as ``right_upper``."""
+        return self.key.removesuffix("_lobe")
+
+
+def _lobe(label: int, side: Tissue, level: str, color: str, code: str) -> Lobe:
+    name = f"{side.key} {level} lobe"
+    meaning = f"{level.capitalize()} lobe of {side.key} lung"
+    return Lobe(label, name.replace(" ", "_"), name.capitalize(), color, Code(code, "SCT", meaning), side=side)
+
+
+LOBES: tuple[Lobe, ...] = (
+    _lobe(1, RIGHT, "upper", "#4f81c7", "42400003"),
+    _lobe(2, RIGHT, "middle", "#2fa39a", "72481006"),
+    _lobe(3, RIGHT, "lower", "#1f3f73", "266005"),
+    _lobe(4, LEFT, "upper", "#e0707a", "44714003"),
+    _lobe(5, LEFT, "lower", "#8f2f38", "41224006"),
+)
+"""Lobes of both lungs, which only masks from files or segmenters can distinguish."""
+
+
+@dataclass(frozen=True)
 class ZonePart:
     """One of the parts into which a lung is divided along one direction.
 
@@ -194,5 +228,6 @@ LUNG_ZONES: tuple[LungZone, ...] = _lung_zones()
 
 def segments_of(image: str) -> tuple[Tissue, ...]:
     """Return the segments of a label image in the order of their labels; empty for an image without labels."""
+    of_lungs = {"lung": (LUNG,), "side": SIDES, "region": DENSE, "lobe": LOBES, "zone": LUNG_ZONES}
     tissues = dict.fromkeys(("tissue", "tissue_median", "tissue_potts"), TISSUES)
-    return {"lung": (LUNG,), "side": SIDES, "region": DENSE, "zone": LUNG_ZONES, **tissues}.get(image, ())
+    return (of_lungs | tissues).get(image, ())

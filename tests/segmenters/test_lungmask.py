@@ -25,7 +25,7 @@ from lungmix.formats import write_image
 from lungmix.geometry import Geometry
 from lungmix.parameters import MaskParameters
 from lungmix.segmenters import find_segmenter
-from lungmix.segmenters.lungmask import WEIGHTS_FILE
+from lungmix.segmenters.lungmask import LobesSegmenter, LungmaskSegmenter
 from lungmix.stages.base import StageContext
 from lungmix.stages.segmented_mask import SegmentedMaskStage
 from stages.test_segmented_mask import add_case, problems_of
@@ -167,12 +167,33 @@ def test_weights_in_the_cache_of_torch_are_found_and_missing_ones_are_one_senten
         find_segmenter("lungmask")
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     cache.mkdir(parents=True)
-    (cache / WEIGHTS_FILE).write_bytes(weights.read_bytes())
+    (cache / LungmaskSegmenter.weights_file).write_bytes(weights.read_bytes())
     spec = find_segmenter("lungmask")
-    assert spec == find_segmenter("lungmask", cache / WEIGHTS_FILE)
+    assert spec == find_segmenter("lungmask", cache / LungmaskSegmenter.weights_file)
     from lungmask.mask import MODEL_URLS
 
-    assert MODEL_URLS["R231"][0].endswith(WEIGHTS_FILE)
+    for kind in (LungmaskSegmenter, LobesSegmenter):
+        url, classes = MODEL_URLS[kind.network]
+        assert url.endswith(f"/{kind.weights_file}")
+        assert classes == len(kind.labels) + 1
+
+
+def test_weights_of_a_network_for_lobes_give_lobes(tmp_path):
+    import torch
+    from lungmask.resunet import UNet
+
+    from lungmix.segmenters import AxialSlices
+
+    torch.manual_seed(0)
+    model = UNet(n_classes=6, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False)
+    torch.save(model.state_dict(), tmp_path / "lobes.pth")
+    spec = find_segmenter("lungmask-lobes", tmp_path / "lobes.pth")
+    assert {*spec.kind.labels.values()} == {"left_upper", "left_lower", "right_upper", "right_middle", "right_lower"}
+    hu = np.random.default_rng(0).integers(-1000, 200, (2, 64, 64)).astype(np.int16)
+    with spec.loaded() as segmenter:
+        labels = segmenter.segment(AxialSlices(hu, 0, 2, (5.0, 1.0, 1.0)))
+    assert labels.shape == (2, 256, 256)
+    assert labels.max() <= 5
 
 
 class Touch:

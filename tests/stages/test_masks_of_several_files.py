@@ -41,7 +41,9 @@ def test_lobes_in_files_are_the_lungs(cohort):
     assert np.array_equal(cohort["one"].side.compute(), two_lungs())
     provenance = cohort["one"].stages["mask"]["from_file"]
     assert provenance["files"] == 5
-    assert provenance["labels"] == {"right": [3, 4, 5], "left": [1, 2]}
+    assert provenance["labels"] == {
+        "right_upper": [5], "right_middle": [4], "right_lower": [3], "left_upper": [2], "left_lower": [1],
+    }  # fmt: skip
     assert "Rossi" not in str(cohort["one"].stages)
     assert not [note for note in flags_of(cohort["one"]) if "mask" in note]
     label(cohort)

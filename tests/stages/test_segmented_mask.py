@@ -31,6 +31,7 @@ from lungmix.stages.segmented_mask import SegmentedMaskStage
 from lungmix.store import CaseWriter, stage_of
 from lungmix.store.models import mask_text
 from lungmix.store.objects import receipt_of
+from lungmix.tissue import LOBES
 from lungmix.verify import verify_cases
 from support import segmenters
 from support.generators import ORIENTATIONS, case_of, reoriented
@@ -125,6 +126,20 @@ def test_a_segmenter_of_another_distribution_makes_mask_regions_and_counts(cohor
     assert row["mask"] == "threshold"
     assert row["lung_ml"] == pytest.approx((expected > 0).sum() * GRID.voxel_ml)
     assert problems_of(cohort) == []
+
+
+def test_lobes_of_a_segmenter_are_stored_with_both_lungs(cohort):
+    assert segment(cohort, "lobes") == "done"
+    case, expected = cohort["one"], on_whole_volume("lobes", chest())
+    assert np.array_equal(case.lobe.compute(), np.array([0, 4, 5, 1, 2, 3])[expected])
+    assert np.array_equal(case.side.compute(), on_whole_volume("threshold", chest()))
+    assert [int(n) for n in case.lobe_counts.sum(axis=1)] == [int((expected == k).sum()) for k in (3, 4, 5, 1, 2)]
+    LabelStage(MODEL).run(StageContext(InProcess(), cohort), "one")
+    assert [row["zone"] for row in rows_of_case(cohort["one"], "zones.csv", MODEL)] == [lobe.key for lobe in LOBES]
+    assert problems_of(cohort) == []
+    assert segment(cohort, "lobes") == "kept"
+    assert segment(cohort, "threshold") == "done"
+    assert not cohort["one"].has_lobes
 
 
 @settings(max_examples=12)

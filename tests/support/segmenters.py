@@ -70,6 +70,19 @@ class BothLungs(Threshold):
         return (slices.hu < self.threshold).astype(np.uint8)
 
 
+class Lobes(Threshold):
+    """The lungs of `Threshold`, cut into lobes at rows that depend on the slice."""
+
+    labels = {1: "left_upper", 2: "left_lower", 3: "right_upper", 4: "right_middle", 5: "right_lower"}
+
+    def segment(self, slices):
+        sides = super().segment(slices)
+        rows = np.arange(slices.hu.shape[1])[None, :, None] + (slices.first + np.arange(len(sides)))[:, None, None]
+        right = np.where(rows % 3 == 0, 3, np.where(rows % 3 == 1, 4, 5))
+        left = np.where(rows % 2 == 0, 1, 2)
+        return np.where(sides == 1, right, np.where(sides == 2, left, 0)).astype(np.uint8)
+
+
 class Positions(Segmenter):
     """Writes down what it is given, and labels the first slice, row and column."""
 
@@ -133,7 +146,8 @@ def not_a_class(weights=None, device="cpu"):
 '''
 
 NAMES = {
-    "threshold": "Threshold", "of-batch": "OfBatch", "clean": "Clean", "both": "BothLungs", "positions": "Positions",
+    "threshold": "Threshold", "of-batch": "OfBatch", "clean": "Clean", "both": "BothLungs", "lobes": "Lobes",
+    "positions": "Positions",
     "raises": "Raises", "picky": "Picky", "wrong-shape": "WrongShape", "wrong-type": "WrongType",
     "wrong-label": "WrongLabel", "nothing": "Nothing", "cannot-load": "CannotLoad", "heavy": "Heavy",
     "wrong-region": "WrongRegion", "not-a-class": "not_a_class",

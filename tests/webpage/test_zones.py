@@ -19,7 +19,7 @@ from lungmix.stages.measure import measure_cohort, rows_of_case
 from lungmix.store import ZONES_FILE
 from lungmix.webpage.page import write_page
 from lungmix.webpage.scans import OPENING, script_of
-from lungmix.webpage.zones import COLUMNS, involvement_by_zone, stored_involvement, zones_figure
+from lungmix.webpage.zones import COLUMNS, LOBE_COLUMNS, involvement_by_zone, stored_involvement, zones_figure
 from support.browser import running_browser
 from support.labelled import add_case
 
@@ -176,3 +176,29 @@ def test_page_without_zones_has_no_figure(tmp_path):
     measure_cohort(cohort, ["case-001"], PUBLISHED)
     text = write_page(cohort, tmp_path / "page").read_text()
     assert "figure-zones" not in text
+
+
+def test_lobes_have_a_figure_of_their_own(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
+    random = np.random.default_rng(5)
+    for name in ("case-001", "case-002"):
+        case = add_zoned_case(cohort, name, int(name[-1]))
+        case.write_histogram("lobe_counts", random.integers(0, 3, (5, 65536)).astype(np.uint64))
+        record = dict(case.stages["mask"])
+        case.record("mask", {**record, "files": {"lobe_counts/zarr.json": [1, 1]}})
+    publish(cohort, PUBLISHED, {"given": True})
+    measure_cohort(cohort, list(cohort), PUBLISHED)
+    measure_cohort(cohort, list(cohort), PUBLISHED, (), ZONES_FILE)
+    text = write_page(cohort, tmp_path / "page").read_text()
+    assert "figure-zones" not in text
+    assert "by lobe, as the given masks distinguish them. Medians of 2 cases: right upper lobe:" in text
+    rows, by = stored_involvement(cohort, ["case-001", "case-002"], LOBE_COLUMNS)
+    assert by == "lobes"
+    for row in rows:
+        measured = {r["zone"]: r["lung_involvement"] for r in rows_of_case(cohort[row["case"]], ZONES_FILE, PUBLISHED)}
+        assert {lobe: row[lobe] for lobe in LOBE_COLUMNS} == pytest.approx(measured)
+    figure = zones_figure(rows)
+    assert figure.axes[0].images[0].get_array().shape == (2, 5)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()][2] == "lower\nlobe"
+    stored = list(csv.DictReader(io.StringIO((tmp_path / "page" / "figures" / "lobes.csv").read_text())))
+    assert [*stored[0]] == ["case", *LOBE_COLUMNS]

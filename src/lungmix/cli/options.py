@@ -74,14 +74,17 @@ Masks = Annotated[
 MaskLabels = Annotated[
     str | None,
     typer.Option(
-        help="Labels of the mask files, as numbers or names: right=1,left=2 or lung=1; by default by names in the "
-        "files.",
+        help="Labels of the mask files, as numbers or names: right=1,left=2, lung=1 or right-upper=1,...; by default "
+        "by names in the files.",
         metavar="REGION=LABEL,...",
     ),
 ]
 MaskWith = Annotated[
     str | None,
-    typer.Option(help="Make the masks by a segmenter: lungmask, or one that another package adds.", metavar="NAME"),
+    typer.Option(
+        help="Make the masks by a segmenter: lungmask, lungmask-lobes, or one that another package adds.",
+        metavar="NAME",
+    ),
 ]
 MaskWeights = Annotated[
     Path | None,

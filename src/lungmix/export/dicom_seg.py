@@ -53,7 +53,7 @@ def write_seg(
         Labelled case.
     path : Path
         A ``.dcm`` file to write.
-    image : {"lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
+    image : {"lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
         Labels to write. The whole volume is held in memory: one byte per voxel, and up to four within highdicom.
     series : sequence of Scan
         DICOM series, one of which is the original series of the case.

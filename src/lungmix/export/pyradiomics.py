@@ -39,7 +39,7 @@ def write_images(case: Case, folder: Path, image: str) -> list[Row]:
         Labelled case.
     folder : Path
         Folder of the table and of the images.
-    image : {"lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
+    image : {"lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
         Label map to write besides the lung mask.
 
     Returns

@@ -20,10 +20,10 @@ from lungmix.store import Cohort, CohortWriter
 from lungmix.store.models import record_of
 from lungmix.store.schema import CONVERT
 
-# "side", "region" and "tissue" are the ends of names that `lungmix export` writes.
+# "side", "region", "lobe" and "tissue" are the ends of names that `lungmix export` writes.
 _WORDS = (
-    r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|region|tissue(?:_median)?|rtstruct|rtss|lungmask"
-    r"|roi)"
+    r"(?:lungs?|masks?|seg|segs|segmentations?|labels?|labelmap|side|region|lobes?|tissue(?:_median)?|rtstruct|rtss"
+    r"|lungmask|roi)"
 )
 _MASK_WORDS = r"(?:masks?|seg|segs|segmentations?|labels?|labelmap|roi)"
 _SUFFIX = re.compile(rf"(?:[-_. ]+{_WORDS})+$")

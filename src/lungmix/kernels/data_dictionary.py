@@ -140,6 +140,10 @@ ALL, BOTH = "all", "both"
 """Values of columns of ``zones.csv``: all parts of a lung together, and both lungs together."""
 
 
+BY_LOBES = "lobes"
+"""Value of the column `by` of ``zones.csv`` in rows of lobes."""
+
+
 def _zone_columns() -> tuple[Column, ...]:
     of = "voxels of the zone"
     shares = [
@@ -148,7 +152,12 @@ def _zone_columns() -> tuple[Column, ...]:
     ]
     return (
         Column("case", "", "name of the scan"),
-        Column("zone", "", "side, third, half and depth joined by _, without those of which the row has all"),
+        Column(
+            "zone",
+            "",
+            "side, third, half and depth joined by _, without those of which the row has all; or a lobe, such as "
+            "right_upper_lobe",
+        ),
         Column("side", "", "right, left, or both lungs together"),
         Column("third", "", "upper, middle or lower third of the lung, or all"),
         Column("half", "", "ventral or dorsal half of the lung, or all"),
@@ -160,7 +169,11 @@ def _zone_columns() -> tuple[Column, ...]:
         Column("voxels", "", of),
         Column("mass_g", "g", f"mass of {of}, at a density of 1 + HU / 1000 g/mL, and 0 g/mL below -1000 HU"),
         *_expected(shares),
-        Column("by", "", "thirds and halves of a lung have equal extents (height) or equal volumes (volume)"),
+        Column(
+            "by",
+            "",
+            "thirds and halves of a lung have equal extents (height) or equal volumes (volume); lobes for a lobe",
+        ),
         *_MADE_WITH,
     )
 

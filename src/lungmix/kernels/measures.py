@@ -17,6 +17,7 @@ from lungmix.tissue import (
     AIRWAY,
     ELSEWHERE,
     INVOLVED,
+    LOBES,
     LUNG_ZONES,
     LUNGS,
     SIDES,
@@ -203,7 +204,7 @@ def measure_zones(zones: Counts, table: Table, voxel_ml: float, posteriors: Post
         One row for each zone; and for the right lung, the left lung and both together one row for the whole, each
         third, each half, core and peel, and each half of each third. Values are NaN where there are no voxels.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for side in (*LUNGS, None):
         for third, half, depth in product((None, *ZONE_THIRDS), (None, *ZONE_HALVES), (None, *ZONE_DEPTHS)):
             is_zone = None not in (side, third, half, depth)
@@ -217,23 +218,50 @@ def measure_zones(zones: Counts, table: Table, voxel_ml: float, posteriors: Post
                 and (half is None or zone.half == half)
                 and (depth is None or zone.depth == depth)
             ]
-            counts = sum_of(zones, selected)
             parts = {"side": side, "third": third, "half": half, "depth": depth}
             names = {key: BOTH if part is None and key == "side" else "" if part is None else part.key
                      for key, part in parts.items()}  # fmt: skip
-            present = np.flatnonzero(counts)
-            shares = expected_shares(counts[present], posteriors[present])
-            expected = {f"{key}{EXPECTED}": share for key, share in shares.items()}
             rows.append(
                 {
                     "zone": "_".join(name for name in names.values() if name),
                     **{key: name or ALL for key, name in names.items()},
-                    **measure_counts(counts, table, voxel_ml),
-                    "mass_g": _mass(counts, voxel_ml),
-                    **expected,
+                    **_measure_part(sum_of(zones, selected), table, voxel_ml, posteriors),
                 }
             )
     return rows
+
+
+def measure_lobes(lobes: Counts, table: Table, voxel_ml: float, posteriors: Posteriors) -> list[dict[str, Any]]:
+    """Return the measurements of lobes, as rows of ``zones.csv``; the values of a lobe without voxels are NaN.
+
+    Parameters
+    ----------
+    lobes : ndarray of uint64, shape (5, 65536)
+        Histograms in the order of `lungmix.tissue.LOBES`.
+    table, voxel_ml, posteriors : ndarray, float, ndarray
+        See `measure_scan`.
+    """
+    parts = dict.fromkeys(("third", "half", "depth"), ALL)
+    return [
+        {
+            "zone": lobe.key,
+            "side": lobe.side.key,
+            **parts,
+            **_measure_part(lobes[lobe.label - 1], table, voxel_ml, posteriors),
+        }
+        for lobe in LOBES
+    ]
+
+
+def _measure_part(counts: Counts, table: Table, voxel_ml: float, posteriors: Posteriors) -> dict[str, Any]:
+    """Return the measurements of a part of the lungs, by the columns of ``zones.csv``."""
+    present = np.flatnonzero(counts)
+    expected = expected_shares(counts[present], posteriors[present])
+    return {
+        **measure_counts(counts, table, voxel_ml),
+        "mass_g": _mass(counts, voxel_ml),
+        **{f"{key}{EXPECTED}": share for key, share in expected.items()},
+    }
 
 
 def sum_of(sides: Counts | None, parts: Sequence[Tissue]) -> Counts:

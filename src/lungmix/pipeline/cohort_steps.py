@@ -25,7 +25,7 @@ from lungmix.stages.measure import (
     drop_rows,
     drop_stale_rows,
     excluded_regions,
-    has_zones,
+    has_zone_rows,
     measure_cohort,
     measured_cases,
 )
@@ -228,7 +228,7 @@ def measure_cases(
             if radiomics or cohort.read_text(RADIOMICS_FILE) is not None:
                 table = measure_cohort(cohort, names, model, regions, RADIOMICS_FILE)
                 result.radiomics = table if radiomics else []
-            zoned = [name for name in names if has_zones(cohort[name])]
+            zoned = [name for name in names if has_zone_rows(cohort[name])]
             if zoned:
                 result.zones = measure_cohort(cohort, zoned, model, regions, ZONES_FILE)
             elif cohort.read_text(ZONES_FILE) is not None:

@@ -54,8 +54,8 @@ class Segmenter:
     Attributes
     ----------
     labels : mapping of int to str
-        Region of each label that `segment` returns: ``"right"``, ``"left"``, ``"airway"``, ``"elsewhere"``, or
-        ``"lung"`` for both lungs together. Label 0 is the background.
+        Region of each label that `segment` returns: ``"right"``, ``"left"``, ``"airway"``, ``"elsewhere"``,
+        ``"lung"`` for both lungs together, or a lobe, such as ``"right_upper"``. Label 0 is the background.
     batch_slices : int
         Number of slices per call.
     plane : tuple of int or None

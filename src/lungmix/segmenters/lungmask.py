@@ -1,4 +1,4 @@
-"""Segmenter with the U-net R231 of the package lungmask, which also prepares the slices and places the labels.
+"""Segmenters with the U-nets of the package lungmask, which also prepares the slices and places the labels.
 
 Source: Hofmanninger et al., Automatic lung segmentation in routine imaging is primarily a data diversity problem, not a
 methodology problem, European Radiology Experimental 4, 50 (2020).
@@ -7,7 +7,7 @@ methodology problem, European Radiology Experimental 4, 50 (2020).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -20,23 +20,28 @@ import numpy.typing as npt
 from lungmix.errors import SegmenterError, UsageError, mark_path
 from lungmix.segmenters.base import AxialSlices, Segmenter
 
-WEIGHTS_FILE = "unet_r231-d5d2fc3d.pth"
-"""File name of the weights of R231 in the cache of torch."""
-
 INSTALL = 'pip install "lungmix[lungmask]"'
 
 _PACKAGE = "lungmask"
 _HIGHEST_HU, _LOWEST_HU = 600, -1024
-_N_LABELS = 3
 
 
 class LungmaskSegmenter(Segmenter):
-    """U-net R231 of lungmask.
+    """U-net R231 of lungmask, which labels right and left lung.
 
     On the CPU the network gets single slices and runs in one thread, as with ``lungmask --cpu``, so that labels depend
     neither on batches nor on the number of cores. On a GPU it gets batches of 16 slices.
+
+    Attributes
+    ----------
+    network : str
+        Name of the network in lungmask.
+    weights_file : str
+        File name of its weights in the cache of torch.
     """
 
+    network: ClassVar[str] = "R231"
+    weights_file: ClassVar[str] = "unet_r231-d5d2fc3d.pth"
     plane: ClassVar[tuple[int, int] | None] = (256, 256)
     clean_up: ClassVar[bool] = True
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda", "mps")
@@ -56,12 +61,15 @@ class LungmaskSegmenter(Segmenter):
         self._device = torch.device(device)
         assert weights is not None
         state = _read_state(torch, weights)
-        model = UNet(n_classes=_N_LABELS, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False)
+        model = UNet(
+            n_classes=len(self.labels) + 1, padding=True, depth=5, up_mode="upsample", batch_norm=True, residual=False
+        )
         try:
             model.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError):
             raise SegmenterError(
-                f"{mark_path(weights)} does not hold weights of the U-net R231: give the file that lungmask publishes"
+                f"{mark_path(weights)} does not hold weights of the U-net {self.network}: give the file that lungmask "
+                "publishes"
             ) from None
         self._model = model.eval().to(self._device)
 
@@ -76,11 +84,11 @@ class LungmaskSegmenter(Segmenter):
         """
         if any(find_spec(package) is None for package in (_PACKAGE, "torch")):
             raise UsageError(f"lungmask is not installed: run `{INSTALL}`")
-        weights = weights or cached_weights()
+        weights = weights or cached_weights(cls.weights_file)
         if not weights.is_file():
             raise UsageError(
                 "the weights of lungmask are not in its cache: give the file, `mask_weights=FILE`, or have lungmask "
-                'fetch them once, python -c "import lungmask; lungmask.LMInferer()"'
+                f"fetch them once, python -c \"import lungmask; lungmask.LMInferer('{cls.network}')\""
             )
         return weights
 
@@ -116,10 +124,20 @@ class LungmaskSegmenter(Segmenter):
         return placed
 
 
-def cached_weights() -> Path:
-    """Return the path of the weights in the cache of torch, without importing torch, which is slow."""
+class LobesSegmenter(LungmaskSegmenter):
+    """U-net LTRCLobes of lungmask, which labels the five lobes."""
+
+    labels: ClassVar[Mapping[int, str]] = {
+        1: "left_upper", 2: "left_lower", 3: "right_upper", 4: "right_middle", 5: "right_lower",
+    }  # fmt: skip
+    network: ClassVar[str] = "LTRCLobes"
+    weights_file: ClassVar[str] = "unet_ltrclobes-3a07043d.pth"
+
+
+def cached_weights(file: str) -> Path:
+    """Return the path of a file of weights in the cache of torch, without importing torch, which is slow."""
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
-    return Path(home).expanduser() / "hub" / "checkpoints" / WEIGHTS_FILE
+    return Path(home).expanduser() / "hub" / "checkpoints" / file
 
 
 def _read_state(torch: Any, weights: Path) -> Any:

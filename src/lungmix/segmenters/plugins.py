@@ -16,13 +16,17 @@ from typing import Any
 from lungmix._version import __version__
 from lungmix.errors import LungmixError, SegmenterError, UsageError, mark_path, mark_untrusted
 from lungmix.segmenters.base import Segmenter
+from lungmix.tissue import LOBES
 
 GROUP = "lungmix.masks"
 """Group of entry points, by which other packages provide subclasses of `Segmenter`."""
 
-BUILT_IN = {"lungmask": "lungmix.segmenters.lungmask:LungmaskSegmenter"}
+BUILT_IN = {
+    "lungmask": "lungmix.segmenters.lungmask:LungmaskSegmenter",
+    "lungmask-lobes": "lungmix.segmenters.lungmask:LobesSegmenter",
+}
 
-REGIONS = ("right", "left", "airway", "elsewhere", "lung")
+REGIONS = ("right", "left", "airway", "elsewhere", "lung", *(lobe.region for lobe in LOBES))
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _BLOCK = 1 << 20

@@ -25,7 +25,14 @@ from lungmix.stages.imported_labels import (
     reading_thickness,
 )
 from lungmix.stages.mask import STAGE, MaskStage, check_hu, pack_air
-from lungmix.stages.mask_labels import LABELS, LabelChoice, choose_labels, labels_by_values
+from lungmix.stages.mask_labels import (
+    LABELS,
+    LUNGMASK,
+    LUNGMASK_LOBES,
+    LabelChoice,
+    choose_labels,
+    labels_by_values,
+)
 from lungmix.stages.mask_writing import WrittenMask, create_arrays, publish, write_mask
 from lungmix.stages.plausibility import ACCEPTED
 from lungmix.stages.reading import read_on_worker
@@ -35,16 +42,24 @@ from lungmix.store.digests import cache_key
 from lungmix.store.models import record_of
 from lungmix.store.schema import FROM_FILE
 
+_WITHOUT_NAMES = {
+    LUNGMASK: "1 and 2 without names: they were taken as right and left lung",
+    LUNGMASK_LOBES: "1 to 5 without names: they were taken as lobes",
+}
+"""By convention, what labels without names were taken as."""
+
 
 def key_for(case: Case, mask: MaskFile, labels: MaskLabels | None, computed: MaskStage) -> str:
     """Return the cache key of a given mask.
 
-    The key contains the parameters of masks, because they determine right and left if the file does not.
+    The key contains the parameters of masks, because they determine right and left if the file does not. Earlier
+    versions did not store lobes, so the key of a file that names lobes differs from theirs.
     """
+    lobes = {"lobes": True} if labels is None and lobes_of(mask) else {}
     return cache_key(
         stage=STAGE, version=1, **convert.image_inputs(case), geometry=case.geometry.to_dict(),
         file=mask.fingerprint, labels=None if labels is None else [list(pair) for pair in labels.segments],
-        parameters=parameters_of(mask, computed).to_dict(),
+        parameters=parameters_of(mask, computed).to_dict(), **lobes,
     )  # fmt: skip
 
 
@@ -189,7 +204,7 @@ def notes_on(case: Case) -> list[str]:
         )
     if provenance.get("convention"):
         notes.append(
-            f"its mask has the labels 1 and 2 without names: they were taken as right and left lung, as by "
+            f"its mask has the labels {_WITHOUT_NAMES.get(provenance['convention'], '')}, as by "
             f"{provenance['convention']}; `mask_labels` says otherwise"
         )
     for region in provenance.get("empty", ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,15 +21,24 @@ LUNG = len(SIDES) + 1
 DENSE_LUNGS = {"right_dense": LUNG + 1, "left_dense": LUNG + 2}
 """Labels of dense lung, see `lungmix.tissue.DENSE`; next to them, the labels right and left are aerated lung."""
 
-LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG, **DENSE_LUNGS}
+LOBE_LABELS = {lobe: LUNG + 3 + k for k, lobe in enumerate(LOBES)}
+"""Labels of lobes, by their regions; next to them, the labels right and left are lung of no lobe."""
+
+LABELS = {**{side.key: side.label for side in SIDES}, "lung": LUNG, **DENSE_LUNGS, **LOBE_LABELS}
 
 LUNGMASK = "lungmask"
 """Name of the convention by which label 1 is the right lung and label 2 the left lung."""
+
+LUNGMASK_LOBES = "lungmask LTRCLobes"
+"""Name of the convention by which the labels 1 to 5 are the lobes in the order of `_LTRC_LOBES`."""
+
+_LTRC_LOBES = ("left_upper", "left_lower", "right_upper", "right_middle", "right_lower")
 
 SMALLER_LUNG = 0.1
 """Two labels without names count as both lungs only if the smaller has this share of the larger's voxels or more."""
 
 _LARGEST_VALUE = 255
+_PLACED_VALUES = {*range(1, 6)}
 _MAX_LISTED = 8
 
 
@@ -62,6 +71,11 @@ class LabelChoice:
         labels = {*self.values.values()}
         parts = {LABELS["right"], LABELS["left"], *DENSE_LUNGS.values()}
         return labels <= parts and not labels.isdisjoint(DENSE_LUNGS.values())
+
+    @property
+    def has_lobes(self) -> bool:
+        """True if a label is a lobe."""
+        return not {*LOBE_LABELS.values()}.isdisjoint(self.values.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary without names of segments in the file."""
@@ -108,13 +122,14 @@ def choose_labels(mask: MaskFile, labels: MaskLabels | None = None) -> LabelChoi
     if {tissue.key for tissue in TISSUES} == by_region.keys():
         # The file is an export of our tissue labels, which together are the lungs.
         return LabelChoice({segment.number: LUNG for segment in mask.segments})
-    sides = {
-        "right": [*by_region.get("right", ()), *_numbers_in(by_region, "right_")],
-        "left": [*by_region.get("left", ()), *_numbers_in(by_region, "left_")],
-    }
-    both = all(sides.values())
-    if both or (any(sides.values()) and "lung" not in by_region):
-        chosen = {region: numbers for region, numbers in sides.items() if numbers}
+    # Lobes follow their lung, because the last of overlapping segments counts.
+    sides = [
+        {region: by_region[region] for region in (side, *_lobes_of(side)) if region in by_region}
+        for side in ("right", "left")
+    ]
+    both = all(sides)
+    if both or (any(sides) and "lung" not in by_region):
+        chosen = sides[0] | sides[1]
         if _is_export(mask):
             # An export of our masks has separate segments for airway, dense lung, and parts outside the lungs.
             parts = ("airway", "elsewhere", *DENSE_LUNGS)
@@ -135,7 +150,9 @@ def labels_by_values(mask: MaskFile, grid_thickness: int = 16) -> LabelChoice:
     """Return the labels of an image without names to use, by the values of its voxels, which are all read.
 
     A single value, 1 or 255, is lung. The values 1 and 2 are right and left lung, as lungmask writes them, if the
-    voxels of 1 are on average to the right of those of 2, and neither lung is much smaller than the other.
+    voxels of 1 are on average to the right of those of 2, and neither lung is much smaller than the other. The values
+    1 to 5 are lobes, as the model LTRCLobes of lungmask writes them, if the voxels of 1 and 2 are on average to the
+    left of those of all others, and upper lobes above lower lobes.
 
     Raises
     ------
@@ -146,12 +163,14 @@ def labels_by_values(mask: MaskFile, grid_thickness: int = 16) -> LabelChoice:
     remedy = 'give those of the lungs, such as `mask_labels="right=1,left=2"` or `mask_labels="lung=1"`'
     if seen.values in ([1], [_LARGEST_VALUE]):
         return LabelChoice({seen.values[0]: LUNG})
+    if seen.values == [1, 2, 3, 4, 5] and _lie_like_lobes(seen, mask):
+        return LabelChoice({k + 1: LABELS[lobe] for k, lobe in enumerate(_LTRC_LOBES)}, LUNGMASK_LOBES)
     if seen.values != [1, 2]:
         text = ", ".join(map(str, seen.values[:_MAX_LISTED]))
         more = f" and {len(seen.values) - _MAX_LISTED} more" if len(seen.values) > _MAX_LISTED else ""
         raise SourceError(f"{mark_path(mask.path)} has the labels {text}{more} without names: {remedy}")
     assert mask.geometry is not None
-    right, left = seen.centre_x(1, mask), seen.centre_x(2, mask)
+    right, left = (seen.centre(value, mask)[0] for value in (1, 2))
     sizes = sorted((seen.counts[1], seen.counts[2]))
     if not mask.geometry.orientation_known or right >= left or sizes[0] < SMALLER_LUNG * sizes[1]:
         raise SourceError(
@@ -169,7 +188,7 @@ class SeenValues:
     counts : dict of int to int
         Voxels by value, without 0.
     sums : dict of int to ndarray
-        For the values 1 and 2, the sums of the indices of their voxels along z, y, x.
+        For the values 1 to 5, the sums of the indices of their voxels along z, y, x.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
@@ -180,12 +199,13 @@ class SeenValues:
         """Values in ascending order."""
         return sorted(self.counts)
 
-    def centre_x(self, value: int, mask: MaskFile) -> float:
-        """Return the mean x coordinate of the voxels of a value, mm from the first voxel; x increases to the left."""
+    def centre(self, value: int, mask: MaskFile) -> tuple[float, float, float]:
+        """Return the mean position of the voxels of a value, mm from the first voxel, to the left, back and head."""
         assert mask.geometry is not None
         z, y, x = self.sums[value] / self.counts[value]
-        steps = np.reshape(mask.geometry.direction, (3, 3))[0] * mask.geometry.spacing
-        return float(steps @ (x, y, z))
+        steps = np.reshape(mask.geometry.direction, (3, 3)) * mask.geometry.spacing
+        left, back, head = (float(step @ (x, y, z)) for step in steps)
+        return left, back, head
 
 
 def count_values(mask: MaskFile, thickness: int) -> SeenValues:
@@ -204,7 +224,7 @@ def count_values(mask: MaskFile, thickness: int) -> SeenValues:
             counts = np.bincount(labels.reshape(-1), minlength=256)
             for value in (np.flatnonzero(counts[1:]) + 1).tolist():
                 seen.counts[value] = seen.counts.get(value, 0) + int(counts[value])
-            for value in {1, 2} & seen.counts.keys():
+            for value in _PLACED_VALUES & seen.counts.keys():
                 sums = _index_sums(labels == value, start)
                 seen.sums[value] = seen.sums.get(value, np.zeros(3)) + sums
             start += len(labels)
@@ -215,6 +235,15 @@ def count_values(mask: MaskFile, thickness: int) -> SeenValues:
             f"{mark_path(mask.path)} is empty: no voxel has a label from 1 to {_LARGEST_VALUE}; give another mask"
         ) from None
     return seen
+
+
+def _lie_like_lobes(seen: SeenValues, mask: MaskFile) -> bool:
+    """Return True if the labels 1 to 5 lie like the lobes of `_LTRC_LOBES`."""
+    assert mask.geometry is not None
+    if not mask.geometry.orientation_known:
+        return False
+    left, _, head = zip(*(seen.centre(k + 1, mask) for k in range(len(_LTRC_LOBES))), strict=True)
+    return min(left[:2]) > max(left[2:]) and head[0] > head[1] and head[2] > head[4]
 
 
 def _index_sums(selected: npt.NDArray[np.bool_], start: int) -> npt.NDArray[np.float64]:
@@ -247,8 +276,8 @@ def _numbers_by_name(mask: MaskFile, name: str) -> list[int]:
     return [segment.number for segment in mask.segments if normalize_name(segment.name) == normalize_name(name)]
 
 
-def _numbers_in(by_region: Mapping[str, list[int]], prefix: str) -> list[int]:
-    return [number for lobe in LOBES if lobe.startswith(prefix) for number in by_region.get(lobe, ())]
+def _lobes_of(side: str) -> list[str]:
+    return [lobe for lobe in LOBES if lobe.startswith(f"{side}_")]
 
 
 def _is_export(mask: MaskFile) -> bool:

@@ -17,12 +17,12 @@ from lungmix.kernels.histogram import N_HU, SparseHistogram, count_hu
 from lungmix.kernels.packed_masks import span_of
 from lungmix.stages import regions
 from lungmix.stages.mask import STAGE
-from lungmix.stages.mask_labels import DENSE_LUNGS, LABELS, LUNG, LabelChoice
+from lungmix.stages.mask_labels import DENSE_LUNGS, LABELS, LOBE_LABELS, LUNG, LabelChoice
 from lungmix.stages.reduced import find_rejected_components
 from lungmix.store import Case, CaseFiles, CaseRef, CaseWriter
 from lungmix.store.objects import Receipts
 from lungmix.store.schema import FROM_FILE
-from lungmix.tissue import DENSE, SIDES
+from lungmix.tissue import DENSE, LOBES, SIDES
 
 
 def _table(rows: Mapping[str, int]) -> npt.NDArray[np.uint8]:
@@ -33,8 +33,17 @@ def _table(rows: Mapping[str, int]) -> npt.NDArray[np.uint8]:
     return table
 
 
-_SIDE_OF_LABEL = _table({**{side.key: side.label for side in SIDES}, "right_dense": 1, "left_dense": 2})
+_SIDE_OF_LABEL = _table(
+    {
+        **{side.key: side.label for side in SIDES},
+        "right_dense": 1,
+        "left_dense": 2,
+        **{lobe.region: lobe.side.label for lobe in LOBES},
+    }
+)
 _PART_OF_LABEL = _table({"right": 1, "left": 2, **{part.key: part.label for part in DENSE if part.key in DENSE_LUNGS}})
+
+_LOBE_OF_LABEL = _table({lobe.region: lobe.label for lobe in LOBES})
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,7 @@ class WrittenMask:
     touches : ndarray of bool, shape (4, 6)
         True if a region (row) touches a face of the volume (column), in the order of `SIDES` and `FACES`.
     files, side_files : dict
-        Receipts of the shards of mask and dense lung, and of the shards of the regions if those were written.
+        Receipts of the shards of mask, dense lung and lobes, and of the shards of the regions if those were written.
     rejected : tuple of dict
         Components that look like lung and that the mask does not contain. Empty for masks without regions, for which
         the label stage finds them.
@@ -78,7 +87,7 @@ class WrittenMask:
 def write_mask(
     slabs: Iterable[tuple[CaseWriter, int, npt.NDArray[np.uint8]]], case_ref: CaseRef, choice: LabelChoice
 ) -> WrittenMask:
-    """Write a lung mask, and right, left and dense lung if the labels distinguish them; count voxels by HU.
+    """Write a lung mask, and right, left, dense lung and lobes if the labels distinguish them; count voxels by HU.
 
     Parameters
     ----------
@@ -103,6 +112,8 @@ def write_mask(
         files |= case.write("lung", start, (labels > 0).view(np.uint8))
         if choice.has_dense:
             files |= case.write("region", start, _PART_OF_LABEL[labels])
+        if choice.has_lobes:
+            files |= case.write("lobe", start, _LOBE_OF_LABEL[labels])
         if choice.has_regions:
             sides = _SIDE_OF_LABEL[labels]
             side_files |= case.write("side", start, sides)
@@ -114,8 +125,9 @@ def write_mask(
 
 
 def create_arrays(case: CaseWriter, choice: LabelChoice) -> tuple[Receipts, Receipts]:
-    """Create the arrays of a mask. Return two dictionaries of receipts: of mask and dense lung, and of the regions."""
+    """Create the arrays of a mask. Return the receipts of mask, dense lung and lobes, and those of the regions."""
     files = case.create_image("lung") | (case.create_image("region") if choice.has_dense else {})
+    files |= case.create_image("lobe") if choice.has_lobes else {}
     return files, case.create_image("side") if choice.has_regions else {}
 
 
@@ -127,7 +139,7 @@ def publish(
     files: Receipts,
     side_files: Receipts,
 ) -> None:
-    """Write the histograms and the record of a mask, including its regions and dense lung if it has them.
+    """Write the histograms and the record of a mask, including its regions, dense lung and lobes if it has them.
 
     Parameters
     ----------
@@ -149,6 +161,10 @@ def publish(
         parts = _sum_rows(histograms, _PART_OF_LABEL, len(DENSE))
         files |= case.write_histogram("region_counts", parts)
         record = {**record, **{part.key: int(n) for part, n in zip(DENSE, parts.sum(axis=1), strict=True)}}
+    if choice.has_lobes:
+        lobes = _sum_rows(histograms, _LOBE_OF_LABEL, len(LOBES))
+        files |= case.write_histogram("lobe_counts", lobes)
+        record = {**record, **{lobe.key: int(n) for lobe, n in zip(LOBES, lobes.sum(axis=1), strict=True)}}
     if choice.has_regions:
         # Record the regions before the mask: a mask without them would make a later stage compute others.
         counts = SparseHistogram.of(_sum_rows(histograms, _SIDE_OF_LABEL, len(SIDES)).reshape(-1))
@@ -173,18 +189,22 @@ def _sum_rows(
 
 def stored_choice(case: Case) -> LabelChoice:
     """Return the labels that `stored_labels` returns for the stored mask of a case, which came from a file."""
-    regions_of_file = case.stages[STAGE][FROM_FILE].get("labels", {}) if regions.are_from_file(case) else ["lung"]
+    regions_of_file = [*case.stages[STAGE][FROM_FILE].get("labels", {})]
+    if not regions.are_from_file(case):
+        regions_of_file = ["lung", *(region for region in regions_of_file if region in LOBE_LABELS)]
     return LabelChoice({LABELS[region]: LABELS[region] for region in regions_of_file})
 
 
 def stored_labels(case: CaseFiles, choice: LabelChoice, start: int, stop: int) -> npt.NDArray[np.uint8]:
     """Return the labels of slices `start` to `stop` of a stored mask, from which `write_mask` can write it again."""
-    if not choice.has_regions:
-        return LUNG * case.read("lung", start, stop)
-    labels = case.read("side", start, stop)
+    labels = case.read("side", start, stop) if choice.has_regions else LUNG * case.read("lung", start, stop)
     if choice.has_dense:
         parts = case.read("region", start, stop)
         for part in DENSE:
             if part.key in DENSE_LUNGS:
                 labels[parts == part.label] = DENSE_LUNGS[part.key]
+    if choice.has_lobes:
+        lobes = case.read("lobe", start, stop)
+        for lobe in LOBES:
+            labels[lobes == lobe.label] = LABELS[lobe.region]
     return labels

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from lungmix.errors import StoreError
 from lungmix.kernels.data_dictionary import (
+    BY_LOBES,
     DENSE_COLUMNS,
     EVALUATION,
     EVALUATION_HU,
@@ -28,7 +29,7 @@ from lungmix.kernels.data_dictionary import (
     RADIOMICS,
     ZONES,
 )
-from lungmix.kernels.measures import component_keys, measure_dense, measure_scan, measure_zones, sum_of
+from lungmix.kernels.measures import component_keys, measure_dense, measure_lobes, measure_scan, measure_zones, sum_of
 from lungmix.kernels.radiomics import first_order
 from lungmix.mixture import TissueModel
 from lungmix.parameters import NO_HARMONISATION
@@ -84,7 +85,7 @@ def measure_cohort(
         File name of the table. ``measurements.csv`` has one row per case. ``qc.csv`` has flags by the thresholds of
         the store, one row per case. ``radiomics.csv`` has first-order features of the lung and of each tissue (labels
         without median filter), one row per region of a case. ``zones.csv`` has one row per lung zone, and per sum of
-        zones, of each case with lung zones.
+        zones, of each case with lung zones, and one per lobe of each case with lobes.
     measured : sequence of dict
         Rows of ``measurements.csv`` of the same cases, which ``qc.csv`` needs; rows that are not given are computed.
 
@@ -125,7 +126,7 @@ def rows_of_case(
     thresholds: QualityParameters | None = None,
     measured: Row | None = None,
 ) -> list[Row]:
-    """Return the rows of a labelled case in a table; none in ``zones.csv`` if the case has no lung zones.
+    """Return the rows of a labelled case in a table; none in ``zones.csv`` if it has neither lung zones nor lobes.
 
     Parameters
     ----------
@@ -167,11 +168,14 @@ def rows_of_case(
         harmonised = {HARMONISED_COLUMNS[0].key: text} if (text := harmonised_text(case)) is not None else {}
         return [{"case": case.name, **values, **provenance, **after_provenance, **dense, **harmonised}]
     if file == ZONES_FILE:
-        if not has_zones(case):
-            return []
-        by = {"by": str(case.stages[ZONE]["by"])}
-        zones = measure_zones(case.zone_counts, table, case.geometry.voxel_ml, posteriors)
-        return [{"case": case.name, **row, **by, **provenance} for row in zones]
+        zone_rows: list[Row] = []
+        if has_zones(case):
+            zones = measure_zones(case.zone_counts, table, case.geometry.voxel_ml, posteriors)
+            zone_rows += [{**row, "by": str(case.stages[ZONE]["by"])} for row in zones]
+        if (lobe_histograms := case.lobe_counts) is not None:
+            lobes = measure_lobes(lobe_histograms, table, case.geometry.voxel_ml, posteriors)
+            zone_rows += [{**row, "by": BY_LOBES} for row in lobes]
+        return [{"case": case.name, **row, **provenance} for row in zone_rows]
     rows: list[Row] = []
     lung_histogram = measured_counts(case, exclude_regions)
     for label_value, region in enumerate(["lung", *component_keys(model.n_components)]):
@@ -185,6 +189,11 @@ def rows_of_case(
 def has_zones(case: Case) -> bool:
     """Return True if a labelled case has lung zones of its present mask, and its orientation is known."""
     return case.geometry.orientation_known and lung_zones.is_valid(case)
+
+
+def has_zone_rows(case: Case) -> bool:
+    """Return True if a labelled case has rows in ``zones.csv``: it has lung zones, or lobes of a given mask."""
+    return has_zones(case) or case.has_lobes
 
 
 def measured_counts(case: Case, exclude_regions: Sequence[Tissue]) -> npt.NDArray[np.uint64]:

@@ -9,12 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.errors import count_of
-from lungmix.formats.masks import LOBES, MaskFile
+from lungmix.formats.masks import MaskFile
 from lungmix.formats.masks.mask_file import Overlap
+from lungmix.stages.mask_labels import LOBE_LABELS
 from lungmix.store import Case, CaseWriter
-from lungmix.tissue import SIDES
+from lungmix.tissue import LEFT, LOBES, RIGHT
 
-_RIGHT, _LEFT = (next(side.label for side in SIDES if side.key == key) for key in ("right", "left"))
+_RIGHT, _LEFT = (
+    (side.label, *(LOBE_LABELS[lobe.region] for lobe in LOBES if lobe.side == side)) for side in (RIGHT, LEFT)
+)
+"""Labels of the right lung and its lobes, and of the left lung and its lobes."""
+
 _SHARED = 255
 
 Slab = tuple[CaseWriter, int, npt.NDArray[np.uint8]]
@@ -22,7 +27,7 @@ Slab = tuple[CaseWriter, int, npt.NDArray[np.uint8]]
 
 @dataclass(eq=False)
 class SharedVoxels:
-    """Counter of the voxels that a mask assigns to both lungs; they become left lung.
+    """Counter of the voxels that a mask assigns to both lungs; they become left lung, of no lobe.
 
     Attributes
     ----------
@@ -44,14 +49,14 @@ class SharedVoxels:
             count = int(is_shared.sum())
             if count:
                 self.count += count
-                labels = np.where(is_shared, np.uint8(_LEFT), labels)
+                labels = np.where(is_shared, np.uint8(LEFT.label), labels)
             yield case, start, labels
 
 
 def lobes_of(mask: MaskFile) -> list[str]:
     """Return the names of the lobes among the segments of a mask."""
     regions = {segment.region for segment in mask.segments}
-    return [lobe for lobe in LOBES if lobe in regions]
+    return [lobe.region for lobe in LOBES if lobe.region in regions]
 
 
 def note_on_shared(case: Case, count: int) -> str:
@@ -74,12 +79,13 @@ def note_on_lobes(lobes: Iterable[str], regions: Iterable[str]) -> str | None:
         Regions that the labels of the mask were used as, such as ``right``.
     """
     named = {*lobes}
+    used = {region.partition("_")[0] for region in regions}
     missing = [
-        lobe.replace("_", " ")
+        lobe.region.replace("_", " ")
         for lobe in LOBES
-        if lobe not in named
-        and lobe.partition("_")[0] in {*regions}
-        and any(other.partition("_")[0] == lobe.partition("_")[0] for other in named)
+        if lobe.region not in named
+        and lobe.side.key in used
+        and any(other.partition("_")[0] == lobe.side.key for other in named)
     ]
     if not missing:
         return None

@@ -143,8 +143,25 @@ class Case:
 
         None unless the mask was computed with the preset ``anatomical``, which tells the two apart.
         """
-        is_there = any(key.startswith("region_counts/") for key in self.stages.get(MASK, {}).get("files", {}))
-        return self._stored_array("region_counts")[:] if is_there else None
+        return self._stored_array("region_counts")[:] if self._has_histogram("region_counts") else None
+
+    @property
+    def lobe(self) -> da.Array:
+        """Lobes of the lungs: uint8, labels as in `lungmix.tissue.LOBES`; only if a given mask distinguishes lobes."""
+        return self.array("lobe")
+
+    @property
+    def has_lobes(self) -> bool:
+        """True if the mask came from a file or a segmenter that distinguishes lobes."""
+        return self._has_histogram("lobe_counts")
+
+    @property
+    def lobe_counts(self) -> npt.NDArray[np.uint64] | None:
+        """HU histograms of the lobes: uint64; row ``i`` counts the voxels of label ``i + 1``.
+
+        None without lobes, see `has_lobes`.
+        """
+        return self._stored_array("lobe_counts")[:] if self.has_lobes else None
 
     @property
     def side_counts(self) -> npt.NDArray[np.uint64]:
@@ -177,7 +194,7 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
+        name : {"ct", "harmonised", "lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
             Name of the image.
         level : int
             Resolution level, 0 the finest.
@@ -221,6 +238,10 @@ class Case:
     def zarr_array(self, name: str, level: int = 0) -> StoredArray:
         """Return the stored array of an image, which reads voxels as numpy arrays; for parameters see `array`."""
         return self._stored_array(image_schema(name).level(level))
+
+    def _has_histogram(self, name: str) -> bool:
+        """Return True if the mask has a histogram that only some masks have."""
+        return any(key.startswith(f"{name}/") for key in self.stages.get(MASK, {}).get("files", {}))
 
     def is_started(self, name: str) -> bool:
         """Return True if writing of an image of this name has started."""
@@ -388,8 +409,8 @@ def remedy_without(name: str) -> str:
 def _run_with(name: str) -> str:
     """Return the call that makes an image."""
     smooth = dict.fromkeys(ONLY_SOME_LABELS, ', smooth="potts"')
-    options = {"zone": ', zones="volume"', HARMONISED: ', harmonise="kernel"', **smooth}.get(name, "")
-    return f"`Pipeline.run(sources{options})`"
+    options = {"lobe": ", masks=PLACE", "zone": ', zones="volume"', HARMONISED: ', harmonise="kernel"', **smooth}
+    return f"`Pipeline.run(sources{options.get(name, '')})`"
 
 
 def image_schema(name: str) -> ArraySchema:

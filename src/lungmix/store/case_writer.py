@@ -67,7 +67,8 @@ class CaseWriter(CaseFiles):
         else:
             self.delete_array(schema.path)
             listed = {name, *self._listed_labels()}
-            for other in BEGIN_WITHOUT.get(name, ()):
+            # A histogram is written only after its label map, so that it is there only if the label map is listed.
+            for other in [other for other in BEGIN_WITHOUT.get(name, ()) if other.removesuffix("_counts") in listed]:
                 self.delete_array(ARRAYS[other].path)
                 listed.discard(other)
             attributes = {OME: ome_zarr.label_metadata(name, self.geometry, layout)}
@@ -107,7 +108,7 @@ class CaseWriter(CaseFiles):
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "tissue", "tissue_median", "tissue_potts", "zone"}
+        name : {"ct", "harmonised", "lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
             Name of the image.
         start : int
             Index of the first slice.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.kernels.reduction import N_LEVELS
 from lungmix.parameters import FITS
-from lungmix.tissue import DENSE, LUNG_ZONES, SIDES
+from lungmix.tissue import DENSE, LOBES, LUNG_ZONES, SIDES
 
 CONVERT, HARMONISE, MASK, SIDE, LABEL, ZONE = STAGES = ("convert", "harmonise", "mask", "side", "label", "zone")
 """Stages of a case in their order."""
@@ -134,6 +134,7 @@ ARRAYS = {
         ArraySchema("lung", "labels", "labels/lung", MASK, "uint8"),
         ArraySchema("side", "labels", "labels/side", SIDE, "uint8"),
         ArraySchema("region", "labels", "labels/region", MASK, "uint8"),
+        ArraySchema("lobe", "labels", "labels/lobe", MASK, "uint8"),
         ArraySchema("tissue", "labels", "labels/tissue", LABEL, "uint8"),
         ArraySchema("tissue_median", "labels", "labels/tissue_median", LABEL, "uint8"),
         ArraySchema("tissue_potts", "labels", "labels/tissue_potts", LABEL, "uint8"),
@@ -146,6 +147,10 @@ ARRAYS = {
         ArraySchema(
             "region_counts", "histogram", "region_counts", MASK, "uint64",
             {**_HISTOGRAM, "rows": [part.key for part in DENSE]},
+        ),
+        ArraySchema(
+            "lobe_counts", "histogram", "lobe_counts", MASK, "uint64",
+            {**_HISTOGRAM, "rows": [lobe.key for lobe in LOBES]},
         ),
         ArraySchema(
             "zone_counts", "histogram", "zone_counts", ZONE, "uint64",
@@ -163,9 +168,9 @@ ARRAYS = {
 
 FILL_VALUE = 0
 
-ONLY_SOME_MASKS = ("region", "region_counts")
-"""Arrays that exist only for masks that distinguish dense from aerated lung, as with the preset ``anatomical``. They
-are deleted when a new mask is begun."""
+ONLY_SOME_MASKS = ("region", "region_counts", "lobe", "lobe_counts")
+"""Arrays that exist only for masks that distinguish dense from aerated lung, as with the preset ``anatomical``, or
+lobes, as masks from files can. They are deleted when a new mask is begun."""
 
 ONLY_SOME_LABELS = ("tissue_potts",)
 """Arrays of labels under a Potts prior, which a run makes on request; new labels begin without them."""

@@ -293,9 +293,9 @@ class Comparison:
         for file in TABLES:
             text = self.cohort.read_text(file)
             head, lines = lines_of(text or "")
-            if file == ZONES_FILE and not measure.has_zones(self.case):
+            if file == ZONES_FILE and not measure.has_zone_rows(self.case):
                 if name in lines:
-                    self.add_problem(f"it has rows in {file}, but no lung zones: run `Pipeline.measure()`")
+                    self.add_problem(f"it has rows in {file}, but no lung zones or lobes: run `Pipeline.measure()`")
                 continue
             if name not in lines:
                 if text is not None or file == MEASUREMENTS_FILE:

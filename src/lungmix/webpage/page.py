@@ -250,7 +250,7 @@ def _draw(
                 cohort, folder, lambda done, total: callback.on_progress("figures", "robustness", done, total)
             ),
             *pictures.draw_scores(scores, involvement, folder),
-            pictures.draw_zones(cohort, [str(row["case"]) for row in rows], folder),
+            *pictures.draw_zones(cohort, [str(row["case"]) for row in rows], folder),
             *pictures.draw_evaluation(cohort, folder),
         ]
         callback.on_case_end("figures")

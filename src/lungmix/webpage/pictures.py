@@ -14,6 +14,7 @@ from lungmix.analysis import robustness
 from lungmix.analysis import scores as score_analysis
 from lungmix.analysis.score_agreement import SEVERE, ScoreAgreement, Settings
 from lungmix.errors import UsageError, count_of
+from lungmix.kernels.data_dictionary import BY_LOBES
 from lungmix.mixture import TissueModel
 from lungmix.parameters import ZONES_BY_VOLUME, FitParameters
 from lungmix.stages.evaluation_rows import stored_evaluations
@@ -33,7 +34,7 @@ from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
 from lungmix.webpage.studies import write_robustness
 from lungmix.webpage.zones import COLUMNS as ZONE_COLUMNS
-from lungmix.webpage.zones import stored_involvement, zones_figure
+from lungmix.webpage.zones import LOBE_COLUMNS, stored_involvement, zones_figure
 
 FOLDER = "figures"
 MIN_SCANS = 12
@@ -214,26 +215,29 @@ def _score_agreement_text(result: ScoreAgreement) -> str:
     return " ".join(lines).replace(" -", " −")
 
 
-def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> Picture | None:
-    """Draw the lung involvement of each case by lung zone; None without lung zones that can be compared."""
-    rows, by = stored_involvement(cohort, labelled)
-    if not rows:
-        return None
-    publish(folder / FOLDER / "zones.csv", text_of(rows).encode())
-    extent = "volume" if by == ZONES_BY_VOLUME else "height"
-    caption = (
-        f"Lung involvement (%) of each case in thirds and halves of each lung, which have equal {extent}. Healthy lung "
-        "is denser in its dorsal half, too."
-    )
-    medians = "; ".join(
-        f"{zone.replace('_', ' ')}: {np.nanmedian(values):.1f} %"
-        for zone in ZONE_COLUMNS
-        if not all(map(isnan, values := [float(row[zone]) for row in rows]))
-    )
-    picture = Picture(
-        "zones", "Lung zones", caption, f"{caption} Medians of {count_of(len(rows), 'case')}: {medians}.", table=True
-    )
-    return _save(zones_figure(rows), folder, picture)
+def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> list[Picture]:
+    """Draw the lung involvement of each case by lung zone, and by lobe; no figure of zones that cannot be compared."""
+    pictures = []
+    for name, title, columns in (("zones", "Lung zones", ZONE_COLUMNS), ("lobes", "Lobes", LOBE_COLUMNS)):
+        rows, by = stored_involvement(cohort, labelled, columns)
+        if not rows:
+            continue
+        publish(folder / FOLDER / f"{name}.csv", text_of(rows).encode())
+        caption = "Lung involvement (%) of each case by lobe, as the given masks distinguish them."
+        if by != BY_LOBES:
+            extent = "volume" if by == ZONES_BY_VOLUME else "height"
+            caption = (
+                f"Lung involvement (%) of each case in thirds and halves of each lung, which have equal {extent}. "
+                "Healthy lung is denser in its dorsal half, too."
+            )
+        medians = "; ".join(
+            f"{zone.replace('_', ' ')}: {np.nanmedian(values):.1f} %"
+            for zone in columns
+            if not all(map(isnan, values := [float(row[zone]) for row in rows]))
+        )
+        text = f"{caption} Medians of {count_of(len(rows), 'case')}: {medians}."
+        pictures.append(_save(zones_figure(rows), folder, Picture(name, title, caption, text, table=True)))
+    return pictures
 
 
 def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:

@@ -9,16 +9,18 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lungmix.kernels.data_dictionary import ALL
 from lungmix.kernels.measures import measure_zones
 from lungmix.mixture import TissueModel
 from lungmix.stages.measure import has_zones
 from lungmix.store import ZONES_FILE, Case, Cohort
 from lungmix.store.tables import Row, rows_of
-from lungmix.tissue import LUNGS, TISSUES, ZONE_HALVES, ZONE_THIRDS
+from lungmix.tissue import LOBES, LUNGS, TISSUES, ZONE_HALVES, ZONE_THIRDS
 
 COLUMNS = tuple(f"{side.key}_{third.key}_{half.key}" for side in LUNGS for third in ZONE_THIRDS for half in ZONE_HALVES)
 """Zones that the page shows: each half of each third of each lung, with core and peel together."""
+
+LOBE_COLUMNS = tuple(lobe.key for lobe in LOBES)
+"""Rows of ``zones.csv`` with lobes of given masks."""
 
 LARGEST_LI = 60.0
 """Lung involvement, %, from which on all colours are the darkest, so that pages have the same colours."""
@@ -50,42 +52,59 @@ def involvement_by_zone(case: Case, model: TissueModel | None) -> dict[str, floa
     return {name: round(values[name], 4) for name in COLUMNS if not isnan(values[name])}
 
 
-def stored_involvement(cohort: Cohort, names: Sequence[str]) -> tuple[list[Row], str]:
+def stored_involvement(cohort: Cohort, names: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[list[Row], str]:
     """Return the lung involvement by zone of cases, from ``zones.csv``, and the rule of their zones.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    names : sequence of str
+        The cases.
+    columns : sequence of str
+        Names of the zones: `COLUMNS` or `LOBE_COLUMNS`.
 
     Returns
     -------
     rows : list of dict
-        One row per case with ``case`` and the names of `COLUMNS`, in the order of `names`. There are none if cases
+        One row per case with ``case`` and the names of `columns`, in the order of `names`. There are none if cases
         were labelled by several mixtures or divided by several rules, whose zones cannot be compared.
     by : str
-        ``volume`` or ``height``; empty without rows.
+        ``volume`` or ``height``, or ``lobes`` for lobes; empty without rows.
     """
-    stored = [row for row in rows_of(cohort.read_text(ZONES_FILE) or "") if row["case"] in names]
+    rows = rows_of(cohort.read_text(ZONES_FILE) or "")
+    stored = [row for row in rows if row["case"] in names and row["zone"] in columns]
     kinds = {(row.get("model"), row.get("by")) for row in stored}
     if len(kinds) != 1:
         return [], ""
     values: dict[str, Row] = {}
     for row in stored:
-        if row["zone"] in COLUMNS and row["depth"] == ALL:
-            values.setdefault(str(row["case"]), {})[str(row["zone"])] = row.get("lung_involvement", nan)
-    rows = [
-        {"case": name, **{zone: values[name].get(zone, nan) for zone in COLUMNS}} for name in names if name in values
+        values.setdefault(str(row["case"]), {})[str(row["zone"])] = row.get("lung_involvement", nan)
+    shown: list[Row] = [
+        {"case": name, **{zone: values[name].get(zone, nan) for zone in columns}} for name in names if name in values
     ]
-    return rows, str(next(iter(kinds))[1])
+    return shown, str(next(iter(kinds))[1])
 
 
 def zones_figure(rows: Sequence[Row]) -> Figure:
-    """Draw a heat map of lung involvement: one row per case, one column per zone; many cases have no names."""
-    values = np.array([[float(row[zone]) for zone in COLUMNS] for row in rows])
+    """Draw a heat map of lung involvement: one row per case, one column per zone; many cases have no names.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Rows of `stored_involvement`.
+    """
+    columns = [name for name in rows[0] if name != "case"]
+    values = np.array([[float(row[zone]) for zone in columns] for row in rows])
     is_named = len(rows) <= _MOST_NAMES
     height = 1.9 + (max(len(rows), 4) * _ROW_INCHES if is_named else 8.0)
     figure = Figure(figsize=(10.5, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     shades = axes.imshow(values, aspect="auto", cmap="YlOrRd", vmin=0, vmax=LARGEST_LI, interpolation="nearest")
-    labels = [f"{third.name}\n{half.name}" for _ in LUNGS for third in ZONE_THIRDS for half in ZONE_HALVES]
-    axes.set_xticks(range(len(COLUMNS)), labels, fontsize=9)
+    # Below the name of the lung, "right_upper_dorsal" is "upper dorsal", and "right_upper_lobe" is "upper lobe".
+    labels = [name.split("_", 1)[1].replace("_", "\n") for name in columns]
+    axes.set_xticks(range(len(columns)), labels, fontsize=9)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     if is_named:
@@ -97,11 +116,11 @@ def zones_figure(rows: Sequence[Row]) -> Figure:
     else:
         axes.set_yticks([])
         axes.set_ylabel(f"{len(rows)} cases")
-    middle = len(COLUMNS) / 2
-    axes.axvline(middle - 0.5, color="white", linewidth=4)
-    for k, side in enumerate(LUNGS):
+    of_right = sum(name.startswith(LUNGS[0].key) for name in columns)
+    axes.axvline(of_right - 0.5, color="white", linewidth=4)
+    for side, middle in zip(LUNGS, (of_right / 2, (of_right + len(columns)) / 2), strict=True):
         axes.annotate(
-            side.name, ((k + 0.5) / 2, 1), xycoords="axes fraction", xytext=(0, 34), textcoords="offset points",
+            side.name, (middle / len(columns), 1), xycoords="axes fraction", xytext=(0, 34), textcoords="offset points",
             ha="center", fontweight="bold",
         )  # fmt: skip
     axes.spines[:].set_visible(False)

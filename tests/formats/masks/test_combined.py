@@ -69,7 +69,7 @@ def test_the_digest_changes_with_each_file_and_with_the_part_that_it_is():
 
 def test_voxels_of_both_labels_get_a_label_of_their_own_where_that_is_asked_for():
     mask = replace(
-        combine([lobe(1, "RUL", "/a"), lobe(2, "LLL", "/b"), lobe(3, "RLL", "/c")]), overlap=Overlap(4, 5, 9)
+        combine([lobe(1, "RUL", "/a"), lobe(2, "LLL", "/b"), lobe(3, "RLL", "/c")]), overlap=Overlap((4,), (5,), 9)
     )
     right, left = random_labels(1) | random_labels(3), random_labels(2)
     expected = np.where(right & left, 9, np.where(right, 4, 5 * left))

@@ -12,10 +12,10 @@ from lungmix.formats.masks.mask_file import Overlap, write_over
 from support.segmentations import segment, segmentation
 from support.structure_sets import structure_set
 
-OVERLAP = Overlap(4, 5, 9)
+OVERLAP = Overlap((4,), (5, 7), 9)
 
 
-@pytest.mark.parametrize("labels", itertools.permutations([4, 5, 4, 6]))
+@pytest.mark.parametrize("labels", [*itertools.permutations([4, 5, 4, 6]), *itertools.permutations([4, 5, 7])])
 def test_voxels_of_both_labels_are_those_of_any_two_segments_with_them(labels):
     segments = [label * np.random.default_rng(n).integers(0, 2, 500).astype(np.uint8) for n, label in enumerate(labels)]
     written = np.zeros(500, np.uint8)
@@ -26,7 +26,7 @@ def test_voxels_of_both_labels_are_those_of_any_two_segments_with_them(labels):
         for layer in segments:
             label = int(layer[voxel])
             if label:
-                expected = 9 if {expected, label} in ({4, 5}, {4, 9}, {5, 9}) else label
+                expected = 9 if {expected, label} in ({4, 5}, {4, 7}, {4, 9}, {5, 9}, {7, 9}) else label
         assert result == expected
 
 

@@ -54,24 +54,24 @@ class Segment:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Label to write to voxels that have two labels, because segments, or files of a mask, overlap.
+    """Label to write to voxels that have labels of two groups, because segments, or files of a mask, overlap.
 
     Attributes
     ----------
-    first, second : int
-        The two labels.
+    first, second : tuple of int
+        Labels of the two groups.
     label : int
         Label to write.
     """
 
-    first: int
-    second: int
+    first: tuple[int, ...]
+    second: tuple[int, ...]
     label: int
 
     def is_in(self, slabs: Sequence[Labels]) -> npt.NDArray[np.bool_]:
-        """Return True for each voxel that has the first label in one of the slabs and the second label in another."""
+        """Return True for each voxel that has a label of the first group in a slab and one of the second in another."""
         shared: npt.NDArray[np.bool_] = np.logical_and(
-            *(np.logical_or.reduce([slab == label for slab in slabs]) for label in (self.first, self.second))
+            *(np.logical_or.reduce([np.isin(slab, group) for slab in slabs]) for group in (self.first, self.second))
         )
         return shared
 
@@ -90,8 +90,7 @@ def write_over(labels: Labels, written: Labels, overlap: Overlap | None = None) 
     """
     if overlap is not None:
         written = np.where(overlap.is_in([labels, written]), np.uint8(overlap.label), written)
-        pair = (overlap.first, overlap.second)
-        written[(labels == overlap.label) & np.isin(written, pair)] = overlap.label
+        written[(labels == overlap.label) & np.isin(written, overlap.first + overlap.second)] = overlap.label
     np.copyto(labels, written, where=written > 0)
 
 

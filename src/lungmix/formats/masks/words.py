@@ -21,6 +21,7 @@ _LOBES = {
     "left_upper": ("left", "upper", "lul"),
     "left_lower": ("left", "lower", "lll"),
 }
+_OTHER_LEVELS = {"upper": "superior", "lower": "inferior"}
 LOBES = tuple(_LOBES)
 """Regions of the five lobes."""
 
@@ -55,6 +56,9 @@ def _words_of_lobes() -> dict[str, str]:
             f"structure of {level} lobe of {side} lung", f"{side} {level} lobe of lung", f"{side} {level} lung lobe",
         )  # fmt: skip
         words |= dict.fromkeys(names, region)
+        # The Chest Imaging Platform writes RightSuperiorLobe.
+        other = _OTHER_LEVELS.get(level, level)
+        words |= dict.fromkeys((f"{side}{other}lobe", f"{side} {other} lobe", f"{other} lobe of {side} lung"), region)
     return words
 
 

@@ -14,10 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 from dask.system import CPU_COUNT
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from lungmix._version import __version__
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, StoreError, UsageError, encodable
@@ -37,6 +34,7 @@ from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_
 from lungmix.webpage.files import publish
 from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
+from lungmix.webpage.rendering import render
 from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
 from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
 from lungmix.webpage.zones import LARGEST_LI
@@ -45,8 +43,7 @@ from lungmix.webpage.zones import LARGEST_LI
 _MAX_CONCURRENT = 4
 # Errors of reading corrupt or missing objects of a store. A report that cannot be written is a `UsageError`.
 _READ_ERRORS = (StoreError, OSError)
-_SCRIPTS = ("base", "table", "volume", "plane", "histogram", "zones", "viewer", "start")
-_STATIC = Path(__file__).parent / "static"
+_SCRIPTS = ("base", "load", "table", "volume", "plane", "histogram", "zones", "view", "viewer", "start")
 
 
 def write_page(
@@ -109,7 +106,7 @@ def write_page(
     compared = scores if scores and _is_comparable(rows) else {}
     figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, shares_of, spell).encode())
+    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, shares_of, spell))
     return page
 
 
@@ -268,11 +265,7 @@ def _render(
     shown: Mapping[str, int],
     posterior: Tissue | None,
     spell: Callable[[str], str],
-) -> str:
-    environment = Environment(
-        loader=PackageLoader("lungmix.webpage"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+) -> bytes:
     # Browsers cache data files by their stamps.
     suffix = "" if posterior is None else f"-{posterior.key}"
     labels = {name: cohort[name].stages[LABEL] for name in viewed}
@@ -280,7 +273,9 @@ def _render(
         name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{_zones_suffix(cohort[name])}{suffix}"
         for name, record in labels.items()
     }
-    return environment.get_template("index.html.j2").render(
+    return render(
+        "index.html.j2",
+        _SCRIPTS,
         name=_short_name(cohort.url),
         overview=overview,
         rows=rows,
@@ -309,10 +304,6 @@ def _render(
         posterior=posterior,
         largest_li=LARGEST_LI,
         has_potts=any(POTTS_RECORD in record for record in labels.values()),
-        version=__version__,
-        # Only files of this package are included without escaping.
-        style=Markup((_STATIC / "page.css").read_text(encoding="utf-8")),
-        script=Markup("\n".join((_STATIC / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS)),
     )
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Namespace of all scripts. Data files of scans call `deliver`.
+// Namespace of all scripts.
 const lungmix = {
   minus: (value) => String(value).replace("-", "−"),
 

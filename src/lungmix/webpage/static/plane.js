@@ -1,8 +1,8 @@
 // One of the three planes: its canvas, its slider and their events.
 lungmix.Plane = class {
-  constructor(figure, viewer) {
+  constructor(figure, view) {
     this.name = figure.dataset.plane;
-    this.viewer = viewer;
+    this.view = view;
     this.figure = figure;
     this.canvas = figure.querySelector("canvas");
     this.slider = figure.querySelector("input");
@@ -26,7 +26,7 @@ lungmix.Plane = class {
     });
     let rest = 0;
     canvas.addEventListener("wheel", (event) => {
-      if (event.ctrlKey || !this.viewer.volume) return;
+      if (event.ctrlKey || !this.view.volume) return;
       // Touchpads send many small steps, mice few large ones.
       rest += event.deltaMode === 0 ? event.deltaY / 40 : event.deltaY;
       const step = Math.trunc(rest);
@@ -61,21 +61,22 @@ lungmix.Plane = class {
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { begin = null; });
   }
 
-  get at() { return this.viewer.position[this.along]; }
+  get at() { return this.view.position[this.along]; }
 
-  get count() { return this.viewer.volume ? this.viewer.volume.shape[this.along] : 0; }
+  get count() { return this.view.volume ? this.view.volume.shape[this.along] : 0; }
 
   move(step) { this.go(lungmix.clamp(this.at + step, 0, this.count - 1)); }
 
   go(index) {
-    if (!this.viewer.volume) return;
-    this.viewer.position[this.along] = lungmix.clamp(index, 0, this.count - 1);
-    this.viewer.draw();
+    if (!this.view.volume) return;
+    const position = [...this.view.position];
+    position[this.along] = lungmix.clamp(index, 0, this.count - 1);
+    this.view.moveTo(position);
   }
 
   // Adapt to a new scan: number of slices, aspect ratio, directions.
   begin() {
-    const { volume } = this.viewer;
+    const { volume } = this.view;
     this.width = volume.shape[this.columns];
     this.height = volume.shape[this.rows];
     this.size = [this.width * volume.axes[this.columns].spacing, this.height * volume.axes[this.rows].spacing];
@@ -96,16 +97,16 @@ lungmix.Plane = class {
 
   // Index in the volume of the first voxel of a row of the screen, and the step to the next.
   strides(row) {
-    const [, height, width] = this.viewer.volume.shape;
+    const [, height, width] = this.view.volume.shape;
     const steps = [height * width, width, 1];
     const shown = this.upright ? this.height - 1 - row : row;
     return [this.at * steps[this.along] + shown * steps[this.rows], steps[this.columns]];
   }
 
   draw() {
-    const { volume, table } = this.viewer;
+    const { volume, table } = this.view;
     if (!volume) return;
-    const [values, colors] = this.viewer.overlay();
+    const [values, colors] = this.view.overlay();
     const grey = new ImageData(this.width, this.height);
     const over = new ImageData(this.width, this.height);
     const greys = new Uint32Array(grey.data.buffer);
@@ -135,18 +136,18 @@ lungmix.Plane = class {
     context.clearRect(0, 0, canvas.width, canvas.height);
     context.imageSmoothingQuality = "high";
     context.drawImage(this.grey, ...this.box);
-    if (this.viewer.opacity > 0) {
-      context.globalAlpha = this.viewer.opacity;
+    if (this.view.opacity > 0) {
+      context.globalAlpha = this.view.opacity;
       // Labels are not interpolated.
       context.imageSmoothingEnabled = false;
       context.drawImage(this.over, ...this.box);
       context.globalAlpha = 1;
     }
-    if (this.viewer.cross) this.paintCross(context, ratio);
+    if (this.view.cross) this.paintCross(context, ratio);
   }
 
   paintCross(context, ratio) {
-    const { position } = this.viewer;
+    const { position } = this.view;
     const [left, top, w, h] = this.box;
     const row = this.upright ? this.height - 1 - position[this.rows] : position[this.rows];
     const x = left + ((position[this.columns] + 0.5) / this.width) * w;
@@ -170,7 +171,7 @@ lungmix.Plane = class {
     const y = ((event.clientY - bounds.top) * ratio - this.box[1]) / this.box[3];
     if (x < 0 || x >= 1 || y < 0 || y >= 1) return null;
     const row = Math.floor(y * this.height);
-    const voxel = [...this.viewer.position];
+    const voxel = [...this.view.position];
     voxel[this.columns] = Math.floor(x * this.width);
     voxel[this.rows] = this.upright ? this.height - 1 - row : row;
     return voxel;
@@ -178,18 +179,16 @@ lungmix.Plane = class {
 
   moveTo(event) {
     const voxel = this.voxelAt(event);
-    if (!voxel) return;
-    this.viewer.position = voxel;
-    this.viewer.draw();
+    if (voxel) this.view.moveTo(voxel);
   }
 
   showValue(event) {
-    const voxel = this.viewer.volume && this.voxelAt(event);
-    this.readout.textContent = voxel ? this.viewer.valueText(voxel) : "";
+    const voxel = this.view.volume && this.voxelAt(event);
+    this.readout.textContent = voxel ? this.view.valueText(voxel) : "";
   }
 
   describe() {
-    const { volume } = this.viewer;
+    const { volume } = this.view;
     const axis = volume.axes[this.along];
     const stored = volume.stored(this.along, this.at);
     this.slider.value = this.at;
@@ -198,6 +197,6 @@ lungmix.Plane = class {
     this.slider.setAttribute("aria-valuetext", text);
     const { left, right, top, bottom } = this.ends;
     this.canvas.setAttribute("aria-label",
-      `${this.viewer.name}, ${text}; ${left} is left, ${right} right, ${top} up, ${bottom} down; ${this.viewer.settingsText()}`);
+      `${this.view.name}, ${text}; ${left} is left, ${right} right, ${top} up, ${bottom} down; ${this.view.settingsText()}`);
   }
 };

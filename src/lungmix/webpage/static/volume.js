@@ -69,8 +69,9 @@ lungmix.Volume = class {
     return lungmix.clamp(Math.round((slice - start) / Math.abs(step)), 0, this.shape[0] - 1);
   }
 
-  // Axial slice with most lung, median coronal slice of both lungs, and median sagittal slice of the right lung.
-  centre() {
+  // Number of lung voxels of each slice along each axis.
+  get profiles() {
+    if (this.counted) return this.counted;
     const [depth, height, width] = this.shape;
     const sums = this.shape.map((n) => new Float64Array(n));
     for (let z = 0, i = 0; z < depth; z++) {
@@ -84,6 +85,13 @@ lungmix.Volume = class {
         }
       }
     }
+    this.counted = sums;
+    return sums;
+  }
+
+  // Axial slice with most lung, median coronal slice of both lungs, and median sagittal slice of the right lung.
+  centre() {
+    const sums = this.profiles;
     const quantile = (sum, share) => {
       const limit = share * sum.reduce((a, b) => a + b, 0);
       let seen = 0;

@@ -1,6 +1,7 @@
 // Sketch of both lungs from the front: each third of a lung with its ventral and dorsal half, in the colour of its lung
 // involvement. The right lung of the patient is on the left.
-lungmix.zones = function (values, largest) {
+// `id` begins the identifiers of its parts, which are unique on a page.
+lungmix.zones = function (values, largest, id) {
   const { make } = lungmix;
   const thirds = ["upper", "middle", "lower"];
   const halves = ["ventral", "dorsal"];
@@ -13,15 +14,15 @@ lungmix.zones = function (values, largest) {
     left: "M 54 0 C 16 4 4 60 2 118 C 2 148 26 156 30 186 C 33 208 22 222 14 232 C 48 222 92 222 148 264 C 154 180 142 70 98 18 C 84 4 70 -1 54 0 Z",
   };
   const number = (value) => (value === undefined ? "" : value.toFixed(value < 10 ? 1 : 0));
-  const svg = make("svg", { viewBox: "0 0 400 320", role: "img", "aria-labelledby": "zones-title zones-desc" });
-  svg.append(make("title", { id: "zones-title" }, "Lung involvement by lung zone"));
+  const svg = make("svg", { viewBox: "0 0 400 320", role: "img", "aria-labelledby": `${id}-title ${id}-desc` });
+  svg.append(make("title", { id: `${id}-title` }, "Lung involvement by lung zone"));
   const texts = Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(1)} %`);
-  svg.append(make("desc", { id: "zones-desc" }, texts.join(", ")));
+  svg.append(make("desc", { id: `${id}-desc` }, texts.join(", ")));
   for (const [side, left] of [["right", 20], ["left", 230]]) {
     const lung = make("g", { transform: `translate(${left} ${top})` });
-    const clip = make("clipPath", { id: `zones-${side}` });
+    const clip = make("clipPath", { id: `${id}-${side}` });
     clip.append(make("path", { d: shapes[side] }));
-    const cells = make("g", { "clip-path": `url(#zones-${side})` });
+    const cells = make("g", { "clip-path": `url(#${id}-${side})` });
     const words = make("g");
     thirds.forEach((third, row) => {
       halves.forEach((half, column) => {

@@ -27,15 +27,16 @@ from lungmix.stages.label import STAGE as LABEL
 from lungmix.stages.measure import read_measurements
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.models import GIVEN, ModelUse, stored_model
-from lungmix.store.schema import FITS_RECORD, MASK, POTTS_RECORD, ZONE
+from lungmix.store.schema import FITS_RECORD, MASK
 from lungmix.tissue import SIDES, TISSUES, Tissue
 from lungmix.webpage import pictures
 from lungmix.webpage.columns import BOTH, FLAGS, SCANNER, SCORE, Value, columns_of
 from lungmix.webpage.files import publish
+from lungmix.webpage.followup import Patient, patients_with_changes, table_of, write_patients
 from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
 from lungmix.webpage.rendering import render
-from lungmix.webpage.scans import remove_files_of_other_cases, write_scan
+from lungmix.webpage.scans import DataFiles, data_files_of, remove_files_of_other_cases, write_scan
 from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
 from lungmix.webpage.zones import LARGEST_LI
 
@@ -104,9 +105,12 @@ def write_page(
     rows = _rows(cohort, overview, scores or {})
     # Scores are compared with measurements only if all labels are by one mixture.
     compared = scores if scores and _is_comparable(rows) else {}
-    figures = _draw(cohort, overview, model, viewed, rows, compared, target, callback)
+    patients = patients_with_changes(cohort)
+    figures = _draw(cohort, overview, model, viewed, rows, compared, patients, target, callback)
+    files = data_files_of(cohort, viewed, shares_of)
+    write_patients(patients, files, target)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, viewed, rows, figures, notes, shown, shares_of, spell))
+    publish(page, _render(cohort, overview, model, rows, figures, patients, notes, shown, files, spell))
     return page
 
 
@@ -223,6 +227,7 @@ def _draw(
     viewed: Sequence[str],
     rows: Sequence[Mapping[str, Value]],
     scores: Mapping[str, float],
+    patients: Sequence[Patient],
     folder: Path,
     callback: Callback,
 ) -> list[Picture]:
@@ -248,6 +253,7 @@ def _draw(
             ),
             *pictures.draw_scores(scores, involvement, folder),
             *pictures.draw_zones(cohort, [str(row["case"]) for row in rows], folder),
+            *pictures.draw_followup(patients, folder),
             *pictures.draw_evaluation(cohort, folder),
         ]
         callback.on_case_end("figures")
@@ -258,21 +264,14 @@ def _render(
     cohort: Cohort,
     overview: CohortOverview,
     model: TissueModel | None,
-    viewed: Sequence[str],
     rows: Sequence[Mapping[str, Value]],
     figures: Sequence[Picture],
+    patients: Sequence[Patient],
     notes: Mapping[str, str],
     shown: Mapping[str, int],
-    posterior: Tissue | None,
+    files: DataFiles,
     spell: Callable[[str], str],
 ) -> bytes:
-    # Browsers cache data files by their stamps.
-    suffix = "" if posterior is None else f"-{posterior.key}"
-    labels = {name: cohort[name].stages[LABEL] for name in viewed}
-    stamps = {
-        name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{_zones_suffix(cohort[name])}{suffix}"
-        for name, record in labels.items()
-    }
     return render(
         "index.html.j2",
         _SCRIPTS,
@@ -280,7 +279,8 @@ def _render(
         overview=overview,
         rows=rows,
         columns=columns_of(rows),
-        stamps=stamps,
+        files=files,
+        patients=table_of(patients),
         cards=_cards(overview, rows, notes),
         pictures={picture.name: picture for picture in figures},
         fits=_fits(cohort, overview.made_with, model),
@@ -301,20 +301,8 @@ def _render(
         look_at={case.name for case in overview.cases if case.quality},
         regions=SIDES,
         tissues=TISSUES,
-        posterior=posterior,
         largest_li=LARGEST_LI,
-        has_potts=any(POTTS_RECORD in record for record in labels.values()),
     )
-
-
-def _potts_suffix(record: Mapping[str, Any]) -> str:
-    """Return an ending of the stamp that tells labels under different Potts priors apart; empty without a prior."""
-    return f"-potts{record[POTTS_RECORD].get('beta')}" if POTTS_RECORD in record else ""
-
-
-def _zones_suffix(case: Case) -> str:
-    """Return an ending of the stamp that tells lung zones by different rules apart; empty without lung zones."""
-    return f"-zones{str(case.stages[ZONE].get('key', ''))[:6]}" if ZONE in case.stages else ""
 
 
 def _cards(

@@ -29,6 +29,8 @@ from lungmix.webpage.curves import fits_figure, save_figure
 from lungmix.webpage.diagram import pipeline_figure
 from lungmix.webpage.figures import mixture_figure, slices_figure
 from lungmix.webpage.files import publish
+from lungmix.webpage.followup import COURSES, INVOLVEMENT, Patient
+from lungmix.webpage.followup_figures import MEASURES, followup_figure, measures_figure
 from lungmix.webpage.overview import CohortOverview
 from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
@@ -238,6 +240,40 @@ def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> list[Pi
         text = f"{caption} Medians of {count_of(len(rows), 'case')}: {medians}."
         pictures.append(_save(zones_figure(rows), folder, Picture(name, title, caption, text, table=True)))
     return pictures
+
+
+def draw_followup(patients: Sequence[Patient], folder: Path) -> list[Picture]:
+    """Draw lung involvement and tissues of patients over time.
+
+    Without patients that have changes, there are no figures, and those of earlier patients are deleted.
+    """
+    if not patients:
+        for name in ("followup", "followup_measures"):
+            for suffix in (".png", ".svg", ".csv"):
+                (folder / FOLDER / f"{name}{suffix}").unlink(missing_ok=True)
+        return []
+    publish(
+        folder / FOLDER / "followup.csv", text_of([scan for patient in patients for scan in patient.scans]).encode()
+    )
+    counts = ", ".join(f"{sum(p.course == course for p in patients)} {course}" for course in COURSES)
+    caption = (
+        f"Lung involvement (LI) of {count_of(len(patients), 'patient')} over time, and the change from the first to "
+        f"the last scan at the lung volume of the first scan, with its 95 % interval: {counts}."
+    )
+    lines = "; ".join(
+        f"{patient.name}: {' to '.join(f'{value:.1f} %' for value in patient.values(INVOLVEMENT))}"
+        for patient in patients
+    )
+    picture = Picture("followup", "Lung involvement over time", caption, f"{caption} {lines}.", table=True)
+    drawn = [_save(followup_figure(patients), folder, picture)]
+    keys = [key for key in MEASURES if any(key in scan for patient in patients for scan in patient.scans)]
+    if keys:
+        caption = (
+            f"Lung volume and tissues of {count_of(len(patients), 'patient')} over time, in colours of the course."
+        )
+        picture = Picture("followup_measures", "Tissues over time", caption, caption)
+        drawn.append(_save(measures_figure(patients, keys), folder, picture))
+    return drawn
 
 
 def draw_evaluation(cohort: Cohort, folder: Path) -> list[Picture]:

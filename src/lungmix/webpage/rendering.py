@@ -35,6 +35,7 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> bytes:
         loader=PackageLoader("lungmix.webpage"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["zip"] = zip
     page = environment.get_template(template).render(
         version=__version__,
         # Only files of this package are included without escaping.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from PIL import Image
 
 from lungmix.kernels.histogram import FIRST_HU
 from lungmix.mixture import TissueModel
-from lungmix.store import Case
+from lungmix.store import Case, Cohort
+from lungmix.store.schema import LABEL, POTTS_RECORD, ZONE
+from lungmix.tissue import Tissue
 from lungmix.webpage.files import publish
 from lungmix.webpage.volume import CLASSES, LOWEST_HU, POSTERIOR_STEPS, STEP_HU, Preview, preview_of
 from lungmix.webpage.zones import involvement_by_zone
@@ -33,6 +37,46 @@ _SPREAD = 7
 _POSTERIOR_SPREAD = 5
 _BIN = 5
 _HU = (-1100, 300)
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Data files that pages load, and what they contain.
+
+    Attributes
+    ----------
+    stamps : dict of str to str
+        Stamp of the file of each case, which changes with its content, so that browsers do not show an earlier one.
+    posterior : Tissue or None
+        Tissue whose posteriors the files contain.
+    has_potts : bool
+        True if a file contains labels under a Potts prior.
+    """
+
+    stamps: dict[str, str]
+    posterior: Tissue | None
+    has_potts: bool
+
+
+def data_files_of(cohort: Cohort, names: Sequence[str], posterior: Tissue | None) -> DataFiles:
+    """Return the data files of labelled cases."""
+    labels = {name: cohort[name].stages[LABEL] for name in names}
+    suffix = "" if posterior is None else f"-{posterior.key}"
+    stamps = {
+        name: f"{str(record.get('key', ''))[:12]}{_potts_suffix(record)}{_zones_suffix(cohort[name])}{suffix}"
+        for name, record in labels.items()
+    }
+    return DataFiles(stamps, posterior, any(POTTS_RECORD in record for record in labels.values()))
+
+
+def _potts_suffix(record: Mapping[str, Any]) -> str:
+    """Return an ending of the stamp that tells labels under different Potts priors apart; empty without a prior."""
+    return f"-potts{record[POTTS_RECORD].get('beta')}" if POTTS_RECORD in record else ""
+
+
+def _zones_suffix(case: Case) -> str:
+    """Return an ending of the stamp that tells lung zones by different rules apart; empty without lung zones."""
+    return f"-zones{str(case.stages[ZONE].get('key', ''))[:6]}" if ZONE in case.stages else ""
 
 
 def write_scan(case: Case, model: TissueModel | None, folder: Path, posterior: str | None = None) -> int:

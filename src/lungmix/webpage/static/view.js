@@ -79,7 +79,7 @@ lungmix.View = class {
   async open(name, stamp, slice) {
     this.requested = name;
     this.root.setAttribute("aria-busy", "true");
-    this.state.textContent = `loading ${name} …`;
+    this.tell(`loading ${name} …`);
     try {
       const delivered = await lungmix.load(this.folder, name, stamp);
       const volume = await lungmix.Volume.of(delivered.volume);
@@ -88,7 +88,7 @@ lungmix.View = class {
       this.show(delivered, volume, slice);
     } catch (error) {
       if (this.requested !== name) return;
-      this.state.textContent = `${name} cannot be shown: data/${name}.js is missing or unreadable`;
+      this.tell(`${name} cannot be shown: data/${name}.js is missing or unreadable`, true);
     } finally {
       if (this.requested === name) this.root.removeAttribute("aria-busy");
     }
@@ -101,7 +101,12 @@ lungmix.View = class {
     if (slice !== undefined) this.position[0] = volume.nearest(Number(slice));
     this.planes.forEach((plane) => plane.begin());
     this.draw();
-    this.state.textContent = `${this.name} is shown`;
+    this.tell(`${this.name} is shown`);
+  }
+
+  tell(text, isProblem = false) {
+    this.state.textContent = text;
+    this.state.classList.toggle("problem", isProblem);
   }
 
   // Show another position, on request of a reader.

@@ -89,6 +89,17 @@ lungmix.Volume = class {
     return sums;
   }
 
+  // First and last slice of the lungs along each axis, without slices that have next to no lung, such as those of a
+  // trachea in the mask; null without lungs.
+  get lungs() {
+    const ends = this.profiles.map((sums) => {
+      const limit = 0.02 * Math.max(...sums);
+      const inside = (n) => n > limit;
+      return [sums.findIndex(inside), sums.findLastIndex(inside)];
+    });
+    return ends.every(([first]) => first >= 0) ? ends : null;
+  }
+
   // Axial slice with most lung, median coronal slice of both lungs, and median sagittal slice of the right lung.
   centre() {
     const sums = this.profiles;

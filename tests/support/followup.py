@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from math import nan
 
+from lungmix.analysis.change import IMPROVED, SHARES, STABLE, WORSE
 from lungmix.stages.measure import read_measurements
 from lungmix.store import CohortWriter
 from lungmix.store.patients import PatientScan, record_patients
+from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.store.tables import text_of
 from lungmix.tissue import TISSUES
-from lungmix.webpage.followup import FOLLOWUP_FILE, IMPROVED, STABLE, WORSE
-
-SHARES = (*(tissue.key for tissue in TISSUES), "lung_involvement")
 
 
 def followup_rows(name, scans, width=2.0, remarks=""):

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import lungmix
+from lungmix.analysis.change import IMPROVED, SHARES, STABLE, WORSE
+from lungmix.mixture import PUBLISHED
+from lungmix.pipeline.followup import FollowupResult, remember_patients, update_followup
 from lungmix.store import CohortWriter
 from lungmix.store.patients import record_patients
+from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.webpage.followup import (
-    COURSES,
-    FOLLOWUP_FILE,
     Interval,
     Patient,
     measurements_of,
@@ -22,7 +24,7 @@ from lungmix.webpage.followup import (
 )
 from lungmix.webpage.followup_figures import COLORS, followup_figure, measures_figure
 from lungmix.webpage.page import write_page
-from support.followup import SHARES, followup_rows, tie_patients
+from support.followup import followup_rows, tie_patients
 from support.labelled import labelled_store
 
 PATIENTS = {
@@ -183,4 +185,26 @@ def test_unknown_values_leave_gaps():
     assert np.isnan(lines.get_lines()[0].get_ydata()).sum() == 1
     assert changes.get_lines()[1].get_xdata() == [patient.change().value]
     assert len(measures_figure([patient], ["lung_ml", *SHARES]).axes) == 9
-    assert set(COURSES) | {""} == set(COLORS)
+    assert {WORSE, STABLE, IMPROVED, ""} == set(COLORS)
+
+
+def test_follow_up_of_the_store_is_shown_without_names_of_persons(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 4)
+    table = tmp_path / "patients.csv"
+    table.write_text(
+        "case,patient,days\ncase-001,Quirrenbach^Adalbert,0\ncase-003,Quirrenbach^Adalbert,41\n"
+        "case-002,Zwetschkenbaum^Eulalia,\ncase-004,Zwetschkenbaum^Eulalia,\n"
+    )
+    remember_patients(cohort, table, None, FollowupResult())
+    rows = {row["case"]: row for row in update_followup(cohort, list(cohort), PUBLISHED)}
+    page = write_page(cohort, tmp_path / "page")
+    (text,) = [path.read_text() for path in (page.parent / "patients").glob("patient-001.html")]
+    change = patients_with_changes(cohort)[0].change(corrected=True)
+    expected = [rows["case-003"][f"change_lung_involvement_corrected{end}"] for end in ("", "_low", "_high")]
+    assert [change.value, change.low, change.high] == pytest.approx(expected)
+    assert change.text() in text
+    assert rows["case-003"]["course"] in re.findall(r"<strong>(\w+)</strong>", text)
+    assert "scan 2, day 41: case-003" in text
+    for path in page.parent.rglob("*"):
+        content = path.read_bytes().lower() if path.is_file() else b""
+        assert not any(name in content for name in (b"quirrenbach", b"adalbert", b"zwetschkenbaum", b"eulalia")), path

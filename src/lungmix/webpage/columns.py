@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lungmix.kernels.data_dictionary import EXPECTED, MEASUREMENTS
+from lungmix.kernels.data_dictionary import EXPECTED, FOLLOWUP, FOLLOWUP_REGIONS, MEASUREMENTS
 from lungmix.tissue import TISSUES
 
 Value = float | int | str
@@ -31,6 +31,8 @@ _TITLES = {
     FLAGS: "To look at",
     **{tissue.key: f"{tissue.name} (%)" for tissue in TISSUES},
     "lung_involvement": "Lung involvement (%)",
+    "lung_involvement_corrected": "Lung involvement at the first lung volume (%)",
+    **{f"{key}_lung_involvement": f"LI of {text} (%)" for key, text in FOLLOWUP_REGIONS.items() if "_" in key},
     "mean_hu": "Mean density (HU)",
     "laa950": "LAA −950 (%)",
     "laa910": "LAA −910 (%)",
@@ -40,7 +42,7 @@ _TITLES = {
     "mask": "Mask preset",
     "model": "Model of the labels",
 }
-_MEANINGS = {column.key: column.meaning for column in MEASUREMENTS} | {
+_MEANINGS = {column.key: column.meaning for column in (*FOLLOWUP, *MEASUREMENTS)} | {
     BOTH: "volume of both lungs, if it differs from the mask by more than 2 %: the rest of the mask is no lung",
     FLAGS: "flags of quality control; the section To look at has the reasons",
     SCORE: "severity as scored by a radiologist: 0 none, 1 below 5 %, 2 to 25 %, 3 to 50 %, 4 to 75 %, 5 above",

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lungmix.analysis.change import CORRECTED, INVOLVEMENT
 from lungmix.store import Cohort
 from lungmix.store.patients import patients_of
+from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.store.tables import Row, rows_of
 from lungmix.tissue import TISSUES
 from lungmix.webpage.columns import columns_of
@@ -18,10 +20,7 @@ from lungmix.webpage.rendering import render
 from lungmix.webpage.scans import DataFiles
 from lungmix.webpage.zones import LARGEST_LI
 
-FOLLOWUP_FILE = "followup.csv"
 FOLDER = "patients"
-INVOLVEMENT = "lung_involvement"
-WORSE, STABLE, IMPROVED = COURSES = ("worse", "stable", "improved")
 
 _GENERATOR = "lungmix, page of a patient"
 """Text at the beginning of every page of a patient, by which these pages are recognized."""
@@ -29,7 +28,6 @@ _GENERATOR = "lungmix, page of a patient"
 _SCRIPTS = ("base", "load", "volume", "plane", "zones", "view", "link", "pair")
 _HEAD_BYTES = 600
 _NOT_MEASURED = ("case", "patient", "scan", "days", "course", "remarks", "mask", "model")
-_CORRECTED = "_corrected"
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Patient:
         corrected : bool
             True for the change at the lung volume of the first scan.
         """
-        later, name = self.scans[scan], f"change_{key}{_CORRECTED if corrected else ''}"
+        later, name = self.scans[scan], f"change_{key}{f'_{CORRECTED}' if corrected else ''}"
         if name not in later and not corrected:
             return Interval(_number(later, key) - _number(self.scans[0], key))
         return Interval(*(_number(later, name + ending) for ending in ("", "_low", "_high")))

@@ -10,9 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lungmix.analysis.change import IMPROVED, INVOLVEMENT, STABLE, WORSE
 from lungmix.tissue import TISSUES
 from lungmix.webpage.columns import title_of
-from lungmix.webpage.followup import IMPROVED, INVOLVEMENT, STABLE, WORSE, Patient
+from lungmix.webpage.followup import Patient
 
 COLORS = {WORSE: "#c8501e", STABLE: "#8b939b", IMPROVED: "#0f6aa6", "": "#444444"}
 """Colour of a patient by the course of the lung involvement."""
@@ -101,10 +102,10 @@ def draw_lines(axes: Any, patients: Sequence[Patient], key: str, *, named: bool 
         axes.set_xlabel("days since the first scan")
         axes.set_xlim(left=-0.02 * max((end[0] for end in ends), default=1.0))
     else:
-        most = max(len(patient.scans) for patient in patients)
+        largest = max(len(patient.scans) for patient in patients)
         axes.set_xlabel("scan")
-        axes.set_xticks(range(1, most + 1))
-        axes.set_xlim(0.85, most + 0.15)
+        axes.set_xticks(range(1, largest + 1))
+        axes.set_xlim(0.85, largest + 0.15)
     if named and not is_crowded:
         _draw_names(axes, ends, top)
 

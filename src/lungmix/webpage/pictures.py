@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lungmix.analysis import robustness
 from lungmix.analysis import scores as score_analysis
+from lungmix.analysis.change import IMPROVED, INVOLVEMENT, STABLE, WORSE
 from lungmix.analysis.score_agreement import SEVERE, ScoreAgreement, Settings
 from lungmix.errors import UsageError, count_of
 from lungmix.kernels.data_dictionary import BY_LOBES
@@ -29,7 +30,7 @@ from lungmix.webpage.curves import fits_figure, save_figure
 from lungmix.webpage.diagram import pipeline_figure
 from lungmix.webpage.figures import mixture_figure, slices_figure
 from lungmix.webpage.files import publish
-from lungmix.webpage.followup import COURSES, INVOLVEMENT, Patient
+from lungmix.webpage.followup import Patient
 from lungmix.webpage.followup_figures import MEASURES, followup_figure, measures_figure
 from lungmix.webpage.overview import CohortOverview
 from lungmix.webpage.score_agreement_figure import score_agreement_figure
@@ -255,7 +256,7 @@ def draw_followup(patients: Sequence[Patient], folder: Path) -> list[Picture]:
     publish(
         folder / FOLDER / "followup.csv", text_of([scan for patient in patients for scan in patient.scans]).encode()
     )
-    counts = ", ".join(f"{sum(p.course == course for p in patients)} {course}" for course in COURSES)
+    counts = ", ".join(f"{sum(p.course == course for p in patients)} {course}" for course in (WORSE, STABLE, IMPROVED))
     caption = (
         f"Lung involvement (LI) of {count_of(len(patients), 'patient')} over time, and the change from the first to "
         f"the last scan at the lung volume of the first scan, with its 95 % interval: {counts}."

@@ -341,7 +341,7 @@ def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
     for command in (
         "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "serve", "validate robustness",
-        "validate bootstrap", "validate scores", "validate strata",
+        "validate bootstrap", "validate scores", "validate strata", "validate groups",
     ):  # fmt: skip
         done = run_here(*command.split(), "--help")
         assert done.returncode == 0

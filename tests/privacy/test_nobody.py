@@ -112,6 +112,9 @@ def run_all(everything, base, cluster):
     for consensus in ("median", WORD, f"{WORD}3"):
         words = ("--scores", readers, "--consensus", consensus, "--key-table", key, "--out", out / "readers", "--debug")
         run_inline("validate", "scores", two, *words)
+    for more in (("--by", "S"), ("--by", "s", "--cut", "3"), ("--by", "kernel"), ()):
+        words = ("--table", scores, "--key-table", key, "--out", out / "groups", "--debug")
+        run_inline("validate", "groups", two, *more, *words)
     run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
     patients = base / "in" / f"{WORD} patients.csv"
     patients.write_text(f"case,patient,{WORD}\n{WORD}.mha,{WORD}^1,\n{WORD}.nrrd,{WORD} 1,\n{WORD}.x,{WORD},{WORD}\n")

@@ -208,7 +208,7 @@ def join_scores(
     named = check_rule(consensus, scores.readings)
     labels = dict(zip(scores.readings, readings_in_results(scores, key), strict=True))
     matches = {
-        reading: _match(measurements, [row for row in scores.rows if row["reading"] == reading], key)
+        reading: match_lines(measurements, [row for row in scores.rows if row["reading"] == reading], key)
         for reading in scores.readings or (None,)
     }
     rows: list[dict[str, Any]] = []
@@ -245,7 +245,7 @@ def join_scores(
     return rows, unscored, unmeasured
 
 
-def _match(
+def match_lines(
     measurements: Sequence[Mapping[str, Any]],
     score_rows: Sequence[dict[str, Any]],
     key: Mapping[str, Mapping[str, str]] | None,

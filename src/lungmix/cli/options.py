@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -292,7 +293,7 @@ KeyFile = Annotated[
 ReadKey = Annotated[
     Path | None,
     typer.Option(
-        "--key-table", help="Key table, if the scores name files or patients in place of cases.", metavar="FILE.csv"
+        "--key-table", help="Key table, if tables name files or patients in place of cases.", metavar="FILE.csv"
     ),
 ]
 KeepNames = Annotated[
@@ -366,6 +367,23 @@ def parse_reference(text: str | None) -> list[float] | None:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--kernel-reference {text} is not understood: write two numbers, such as 38.5,43.6") from None
+
+
+def parse_cuts(text: str) -> list[float]:
+    """Return the numbers in a text such as ``50,70``.
+
+    Raises
+    ------
+    UsageError
+        If the text has another form.
+    """
+    try:
+        cuts = [float(part) for part in text.split(",")]
+    except ValueError:
+        cuts = []
+    if not cuts or not all(map(math.isfinite, cuts)):
+        raise UsageError(f"--cut {text} is not understood: write one number or several, such as 50,70")
+    return cuts
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

@@ -9,14 +9,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lungmix.analysis.bootstrap import Bootstrap, rows_of
+from lungmix.analysis.group_comparison import GroupStudy, comparison_rows, scan_rows
 from lungmix.analysis.readers import rows_of as rows_of_readers
 from lungmix.analysis.robustness import Robustness
 from lungmix.analysis.scores import ScoreStudy
 from lungmix.analysis.strata import Strata
 from lungmix.analysis.strata import rows_of as rows_of_strata
 from lungmix.store.tables import text_of
+from lungmix.webpage.characteristics import csv_table, html_table, markdown_table
 from lungmix.webpage.curves import bootstrap_figure, robustness_figure, save_figure
 from lungmix.webpage.files import publish
+from lungmix.webpage.groups_figure import groups_figure
 from lungmix.webpage.readers_figure import readers_figure
 from lungmix.webpage.score_agreement_figure import score_agreement_figure
 from lungmix.webpage.score_figure import score_figure
@@ -52,6 +55,25 @@ def write_strata(result: Strata, folder: str | Path) -> list[Path]:
     distances = Path(folder) / "strata-distances.csv"
     publish(distances, text_of(result.distances).encode())
     return [table, distances, *pictures]
+
+
+def write_groups(result: GroupStudy, folder: str | Path) -> list[Path]:
+    """Write the table of characteristics, the comparisons of the groups, the scans, and a figure.
+
+    The files are ``characteristics.csv``, ``.md`` and ``.html``, ``groups.csv`` with a line for each pair of groups and
+    measurement, if groups are compared, ``groups-scans.csv``, and ``groups.png`` and ``.svg``.
+    """
+    place = Path(folder)
+    files = []
+    for suffix, text in (("csv", csv_table(result)), ("md", markdown_table(result)), ("html", html_table(result))):
+        files.append(place / f"characteristics.{suffix}")
+        publish(files[-1], text.encode())
+    tables = {"groups": comparison_rows(result), "groups-scans": scan_rows(result)}
+    for name, rows in tables.items():
+        if rows:
+            files.append(place / f"{name}.csv")
+            publish(files[-1], text_of(rows).encode())
+    return files + save_figure(groups_figure(result), place / "groups.png")
 
 
 def _write(folder: Path, name: str, rows: Sequence[dict[str, Any]], figure: Figure) -> list[Path]:

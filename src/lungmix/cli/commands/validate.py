@@ -1,4 +1,4 @@
-"""``lungmix validate``: studies of how reliable results are."""
+"""``lungmix validate``: studies of how reliable results are, and comparisons of groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.output import emit
 
 app = typer.Typer(
-    help="Reliability of results: fits of groups of scans, confidence intervals, a radiologist's scores.",
+    help="Reliability of results, and statistics: fits of groups of scans, intervals, scores, groups of patients.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -240,3 +240,114 @@ def strata(
         )
     files = write_strata(result, out)
     emit(strata_values(store, result, files), lambda console: show_strata(console, result, files), as_json)
+
+
+@app.command()
+@opt.example(
+    "lungmix validate groups cohort.zarr --by outcome --table patients.csv --out validation",
+    "lungmix validate groups cohort.zarr --by age --cut 50,70 --table patients.csv",
+    "lungmix validate groups cohort.zarr --by kernel",
+)
+def groups(
+    store: opt.Store,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            help="Group scans by this column of --table, by sex or age, or by scanner, manufacturer, model, kernel, "
+            "kvp, slice-thickness, slice-spacing or preset; without it, there is a table of the cohort.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", help="CSV with a column case or patient, and further columns.", metavar="FILE.csv"),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option("--groups", help="Groups to compare, in this order; by default all, sorted.", metavar="GROUP,..."),
+    ] = None,
+    cuts: Annotated[
+        str | None,
+        typer.Option("--cut", help="Cut a column of numbers into groups at these numbers.", metavar="NUMBER,..."),
+    ] = None,
+    describe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--describe",
+            help="Add a column of --table to the table of characteristics; repeat for several. Columns sex, age and S "
+            "are in it anyway.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    measurements: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measurement",
+            help="Column of measurements.csv to test; repeat for several. By default lung involvement, GGO, "
+            "consolidation and volumes.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    summary: Annotated[
+        str,
+        typer.Option(
+            help="Summary of numbers: 'median' with quartiles, 'mean' with standard deviation, or 'auto', the mean if "
+            "there are 20 values or more and they are not skewed.",
+            metavar="auto|median|mean",
+        ),
+    ] = "auto",
+    repeats: Annotated[
+        str,
+        typer.Option(
+            help="If patients have several scans: 'mixed' model of all scans, or tests of the 'first' scans.",
+            metavar="mixed|first",
+        ),
+    ] = "mixed",
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            "--patients",
+            help="CSV with the columns case and patient, and optionally date or days: which scans are of one patient. "
+            "By default this is in --key-table, in --table, or recorded by followup.",
+            metavar="FILE.csv",
+        ),
+    ] = None,
+    key_table: opt.ReadKey = None,
+    out: opt.StudyDir = Path("validation"),
+    level: Annotated[float, typer.Option(help="Level of the confidence intervals, percent.")] = 95.0,
+    bootstrap_draws: Annotated[
+        int, typer.Option(help="Number of random draws of patients for the intervals; 100 or more.")
+    ] = 2000,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Describe and compare groups of patients: Table 1 of a publication, and tests of lung involvement by group."""
+    from lungmix.analysis.group_comparison import compare_groups
+    from lungmix.analysis.group_tests import Settings
+    from lungmix.cli.progress import callback_for
+    from lungmix.cli.show_groups import groups_values, show_groups
+    from lungmix.intake.key_table import KeyTable
+    from lungmix.store import open_cohort
+    from lungmix.store.models import model_use
+    from lungmix.webpage.studies import write_groups
+
+    cohort = open_cohort(store)
+    result = compare_groups(
+        cohort,
+        by,
+        table=table,
+        groups=() if names is None else [name.strip() for name in names.split(",")],
+        cuts=() if cuts is None else opt.parse_cuts(cuts),
+        describe=describe or (),
+        measurements=measurements or (),
+        summary=summary,
+        repeats=repeats,
+        patients=patients,
+        key=None if key_table is None else KeyTable.read(key_table).rows_of(cohort),
+        settings=Settings(level, bootstrap_draws, seed),
+    )
+    for warning in model_use(cohort).warnings():
+        callback_for(quiet=True).on_warning(warning)
+    files = write_groups(result, out)
+    emit(groups_values(store, result, files), lambda console: show_groups(console, result, files), as_json)

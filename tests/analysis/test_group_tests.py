@@ -1,0 +1,219 @@
+"""Tests of differences between groups: exact p values, the mixed model, error rates and coverage of intervals."""
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from lungmix.analysis.group_tests import (
+    MIXED_MODEL,
+    RANKS,
+    Settings,
+    compare_measurement,
+    correct_for_measurements,
+)
+from lungmix.analysis.mixed_model import fit_mixed_model
+from lungmix.errors import UsageError
+from lungmix.kernels.rank_effects import holm
+
+QUICK = Settings(draws=200)
+
+
+def compare(samples, kind=RANKS, settings=QUICK, patients=None):
+    values = np.concatenate([np.asarray(sample, float) for sample in samples])
+    groups = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    patients = np.arange(len(values)) if patients is None else np.asarray(patients)
+    names = [f"group {n}" for n in range(len(samples))]
+    return compare_measurement("x", values, groups, patients, names, kind=kind, settings=settings)
+
+
+def simulated(seed, groups=2, patients=50, twice=12, shift=0.0, within=0.6):
+    """Return values, groups and patients of a cohort with a skewed measurement, in which some patients have 2 scans."""
+    random = np.random.default_rng(seed)
+    group = random.integers(0, groups, patients)
+    group[: 3 * groups] = np.repeat(np.arange(groups), 3)
+    patient = np.concatenate([np.arange(patients), random.choice(patients, twice, replace=False)])
+    z = random.normal(size=patients)[patient] + within * random.normal(size=len(patient)) + shift * group[patient]
+    return 20 * np.exp(0.8 * z), group[patient], patient
+
+
+@pytest.mark.parametrize("samples", [([1, 4, 2.5], [3, 7, 8, 9]), ([1, 4, 2, 2], [2, 4, 4, 9]), ([1, 1], [1, 2, 5])])
+def test_p_value_of_two_small_groups_counts_all_assignments(samples):
+    result = compare(samples)
+    pooled, n = stats.rankdata(np.concatenate(samples)), len(samples[0])
+    expected_sum = n * (len(pooled) + 1) / 2
+    distance = abs(pooled[:n].sum() - expected_sum)
+    sums = [pooled[list(chosen)].sum() for chosen in combinations(range(len(pooled)), n)]
+    assert result.p == pytest.approx(np.mean([abs(s - expected_sum) >= distance - 1e-9 for s in sums]), abs=1e-12)
+    assert result.test in ("Mann-Whitney U, exact", "Mann-Whitney U, permutations")
+    assert (result.pairs[0].p, result.pairs[0].p_holm) == (result.p, result.p)
+    assert result.epsilon_squared is None
+
+
+def test_p_value_of_three_small_groups_counts_all_assignments():
+    samples = [[1.0, 4.0], [3.0, 7.0, 8.0], [9.0, 10.0]]
+    result = compare(samples)
+    pooled = np.concatenate(samples)
+    statistics = []
+    for order in permutations(range(7)):
+        if list(order[:2]) == sorted(order[:2]) and list(order[2:5]) == sorted(order[2:5]) and order[5] < order[6]:
+            parts = pooled[list(order[:2])], pooled[list(order[2:5])], pooled[list(order[5:])]
+            statistics.append(stats.kruskal(*parts).statistic)
+    assert len(statistics) == 210
+    assert result.test == "Kruskal-Wallis, permutations"
+    assert result.p == pytest.approx(np.mean(np.array(statistics) >= result.statistic - 1e-9), abs=1e-12)
+
+
+def test_large_groups_have_the_p_values_of_scipy():
+    random = np.random.default_rng(2)
+    samples = [random.normal(shift, size=30).round(1) for shift in (0, 0.3, 0.6)]
+    two, three = compare(samples[:2]), compare(samples)
+    reference = stats.mannwhitneyu(samples[1], samples[0])
+    assert (two.test, two.statistic, two.p) == ("Mann-Whitney U, normal approximation", *reference)
+    assert (three.statistic, three.p) == pytest.approx(tuple(stats.kruskal(*samples)))
+    p_values = [stats.mannwhitneyu(b, a).pvalue for a, b in combinations(samples, 2)]
+    assert [pair.p for pair in three.pairs] == pytest.approx(p_values)
+    assert [pair.p_holm for pair in three.pairs] == pytest.approx(holm(p_values))
+
+
+def test_effect_sizes_are_second_group_less_first():
+    result = compare([np.arange(10.0), np.arange(10.0) + 3])
+    (pair,) = result.pairs
+    assert (pair.first, pair.second) == ("group 0", "group 1")
+    assert pair.hodges_lehmann.value == pytest.approx(3)
+    assert pair.hodges_lehmann.low < 3 < pair.hodges_lehmann.high
+    pairs = [np.sign(y - x) for x in range(10) for y in range(3, 13)]
+    assert pair.rank_biserial.value == pytest.approx(np.mean(pairs))
+
+
+def test_missing_and_equal_values_make_no_test():
+    nan = float("nan")
+    result = compare([[1, 2, 3, nan], [4, 5, 6]])
+    assert (result.scans, result.p) == (6, 0.1)
+    equal = compare([[2, 2, 2], [2, 2, 2], [2, 2, 2]])
+    assert np.isnan([equal.p, *(pair.p for pair in equal.pairs)]).all()
+    assert np.isnan(compare([[nan, nan, nan], [1, 2, 3]]).p)
+    corrected = correct_for_measurements([result, equal, result])
+    assert [item.p_holm for item in corrected] == pytest.approx([0.2, nan, 0.2], nan_ok=True)
+
+
+def test_impossible_numbers_of_intervals_are_rejected():
+    with pytest.raises(UsageError, match="give 100 or more draws"):
+        Settings(draws=10).check()
+
+
+def plain_mixed_model(values, groups, patients):
+    """Return means, covariance and variances by restricted maximum likelihood, from the full covariance matrix."""
+    design = np.eye(groups.max() + 1)[groups]
+    same = (patients[:, None] == patients[None, :]).astype(float)
+    n, k = design.shape
+
+    def parts(log_ratio):
+        covariance = np.eye(len(values)) + np.exp(log_ratio) * same
+        inverse = np.linalg.inv(covariance)
+        of_means = np.linalg.inv(design.T @ inverse @ design)
+        means = of_means @ design.T @ inverse @ values
+        residual = values - design @ means
+        scale = residual @ inverse @ residual / (n - k)
+        value = (n - k) * np.log(scale) + np.linalg.slogdet(covariance)[1] - np.linalg.slogdet(of_means)[1]
+        return value, means, scale * of_means, scale
+
+    maximum = optimize.minimize_scalar(
+        lambda x: parts(x)[0], bounds=(-6, 6), method="bounded", options={"xatol": 1e-9}
+    ).x
+    _, means, covariance, scale = parts(maximum)
+    return means, covariance, scale * np.exp(maximum), scale
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mixed_model_equals_the_likelihood_of_the_full_covariance(seed):
+    pytest.importorskip("statsmodels")
+    values, groups, patients = simulated(seed, groups=3, shift=0.5)
+    model = fit_mixed_model(values, groups, patients)
+    means, covariance, between, rest = plain_mixed_model(values, groups, patients)
+    np.testing.assert_allclose(model.means, means, rtol=1e-3)
+    np.testing.assert_allclose(model.covariance, covariance, rtol=5e-3, atol=1e-3 * covariance.max())
+    assert (model.patients, model.rest) == pytest.approx((between, rest), rel=5e-3)
+    assert model.degrees == 50 - 3
+
+
+def test_mixed_model_of_balanced_scans_is_the_analysis_of_variance_of_patients():
+    pytest.importorskip("statsmodels")
+    random = np.random.default_rng(1)
+    patients = np.repeat(np.arange(24), 3)
+    groups = patients % 3
+    values = 50 + groups + random.normal(size=24)[patients] * 3 + random.normal(size=72)
+    f, p = fit_mixed_model(values, groups, patients).f_test()
+    of_patients = values.reshape(24, 3).mean(axis=1)
+    reference = stats.f_oneway(*(of_patients[np.arange(24) % 3 == g] for g in range(3)))
+    assert (f, p) == pytest.approx(tuple(reference), rel=1e-3)
+    two = groups < 2
+    _, low, high, p_of_pair = fit_mixed_model(values[two], groups[two], patients[two]).difference(0, 1)
+    t_test = stats.ttest_ind(*(of_patients[np.arange(24) % 3 == g] for g in (1, 0)))
+    interval = t_test.confidence_interval()
+    assert (low, high, p_of_pair) == pytest.approx((interval.low, interval.high, t_test.pvalue), rel=1e-3)
+
+
+def test_degrees_of_freedom_are_those_within_patients_if_patients_change_groups():
+    pytest.importorskip("statsmodels")
+    random = np.random.default_rng(5)
+    patients, groups = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
+    values = random.normal(size=10)[patients] * 5 + groups + random.normal(size=20)
+    model = fit_mixed_model(values, groups, patients)
+    assert model.degrees == 8
+    difference = values[1::2] - values[::2]
+    error = float(np.sqrt(np.array([-1, 1]) @ model.covariance @ np.array([-1, 1])))
+    assert error == pytest.approx(np.std(difference, ddof=1) / np.sqrt(10), rel=1e-2)
+
+
+def test_mixed_model_without_a_maximum_makes_no_test():
+    pytest.importorskip("statsmodels")
+    constant = compare([[2.0] * 4, [2.0] * 4], MIXED_MODEL, patients=[0, 0, 1, 1, 2, 2, 3, 3])
+    assert np.isnan(constant.p)
+    assert constant.pairs[0].mean_difference is None
+    assert fit_mixed_model(np.repeat([1.0, 2, 4, 7], 2), np.repeat([0, 1], 4), np.repeat(np.arange(4), 2)) is None
+
+
+def test_error_rate_of_the_mixed_model_is_near_5_percent_where_that_of_scans_is_not():
+    pytest.importorskip("statsmodels")
+    rejected = np.zeros(2, int)
+    for seed in range(200):
+        values, groups, patients = simulated(seed, patients=24, twice=24, within=0.3)
+        model = fit_mixed_model(np.log(values), groups, patients)
+        as_if_independent = stats.mannwhitneyu(values[groups == 0], values[groups == 1]).pvalue
+        rejected += [model.f_test()[1] < 0.05, as_if_independent < 0.05]
+    assert 4 <= rejected[0] <= 17  # 99 % of 200 simulations with a true rate of 5 %
+    assert rejected[1] > 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [2, 3])
+def test_intervals_of_effect_sizes_cover_the_truth(groups):
+    pytest.importorskip("statsmodels")
+    from lungmix.kernels.rank_effects import epsilon_squared, hodges_lehmann, rank_biserial
+
+    values, of_group, patients = simulated(0, groups, 20_000, 4_800, shift=0.6)
+    samples = [values[of_group == g] for g in (0, 1)]
+    ones = [np.ones((1, len(sample))) for sample in samples]
+    truth = {
+        "rank_biserial": rank_biserial(*samples, *ones)[0][0],
+        "hodges_lehmann": hodges_lehmann(*samples, *ones)[0],
+        "mean_difference": samples[1].mean() - samples[0].mean(),
+        "epsilon_squared": epsilon_squared(values, of_group, patients, np.ones((1, 20_000)))[0],
+    }
+    covered = dict.fromkeys(truth, 0)
+    for seed in range(1, 201):
+        sample = simulated(seed, groups, shift=0.6)
+        result = compare_measurement(
+            "x", *sample, list("abc")[:groups], kind=MIXED_MODEL, settings=Settings(draws=500, seed=seed)
+        )
+        pair = result.pairs[0]
+        for name in ("rank_biserial", "hodges_lehmann"):
+            covered[name] += getattr(pair, name).low <= truth[name] <= getattr(pair, name).high
+        covered["mean_difference"] += pair.mean_difference[1] <= truth["mean_difference"] <= pair.mean_difference[2]
+        if result.epsilon_squared is not None:
+            covered["epsilon_squared"] += result.epsilon_squared.low <= truth["epsilon_squared"]
+            covered["epsilon_squared"] -= result.epsilon_squared.high < truth["epsilon_squared"]
+    for name in ("rank_biserial", "hodges_lehmann", *(("epsilon_squared",) if groups == 3 else ())):
+        assert 181 <= covered[name] <= 199, name

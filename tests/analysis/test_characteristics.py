@@ -55,20 +55,20 @@ def test_rows_equal_counts_in_loops(cohort, of):
                 member = patients[name] if of == PATIENTS else position
                 if is_missing(values.get(member)):
                     values[member] = characteristic.values[name]
-            known = [value for value in values.values() if not is_missing(value)]
+            present = [value for value in values.values() if not is_missing(value)]
             by_kind = {(row.kind, row.level): row.cells[column] for row in rows if row.key == characteristic.key}
             if (MISSING, "") in by_kind:
-                assert by_kind[MISSING, ""].n == len(values) - len(known)
+                assert by_kind[MISSING, ""].n == len(values) - len(present)
             else:
-                assert len(values) == len(known)
+                assert len(values) == len(present)
             if characteristic is text:
-                for level, count in Counter(known).items():
+                for level, count in Counter(present).items():
                     assert by_kind[PERCENT, level].n == count
-                    assert by_kind[PERCENT, level].percent == pytest.approx(100 * count / len(known))
-            elif known:
+                    assert by_kind[PERCENT, level].percent == pytest.approx(100 * count / len(present))
+            elif present:
                 cell = by_kind[MEDIAN, ""]
-                quartiles = np.percentile(known, [25, 50, 75])
-                assert (cell.n, cell.low, cell.value, cell.high) == (len(known), *quartiles)
+                quartiles = np.percentile(present, [25, 50, 75])
+                assert (cell.n, cell.low, cell.value, cell.high) == (len(present), *quartiles)
             else:
                 assert by_kind[MEDIAN, ""].n == 0
 

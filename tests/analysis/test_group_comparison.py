@@ -374,8 +374,8 @@ def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert [label.split("\n")[0] for label in labels] == ["home", "ICU", "ward"]
     assert axes.get_ylabel() == "Lung involvement (%)"
-    whole = groups_figure(compare_groups(measured), "lung_ml")
-    assert whole.axes[0].get_ylabel() == "Lung (mL)"
+    of_cohort = groups_figure(compare_groups(measured), "lung_ml")
+    assert of_cohort.axes[0].get_ylabel() == "Lung (mL)"
     numbers = table("case,x", *(f"case-{n:03d},{n % 6}" for n in range(1, N + 1)), name="many.csv")
     assert groups_figure(compare_groups(measured, "x", table=numbers, settings=QUICK)).axes
 

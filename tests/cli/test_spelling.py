@@ -16,7 +16,7 @@ from rich.console import Console
 
 import lungmix
 from lungmix import export, serve
-from lungmix.analysis import strata
+from lungmix.analysis import group_comparison, strata
 from lungmix.callbacks import with_log_file
 from lungmix.callbacks.progress_bars import ProgressBars
 from lungmix.cli.app import app, main
@@ -47,6 +47,7 @@ CALLABLES = [
     lungmix.SeriesFilter,
     lungmix.GaussianMixture,
     strata.study,
+    group_comparison.compare_groups,
 ]
 PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
 OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}

@@ -154,15 +154,15 @@ def parse_column(texts: Iterable[tuple[str, str]]) -> tuple[dict[str, Value], bo
     texts : iterable of (str, str)
         Case and text of each cell. Cells that hold one of `MISSING` have no value. A comma may be the decimal point.
     """
-    known = {name: None if text.strip().lower() in MISSING else text.strip() for name, text in texts}
-    numbers = {name: None if text is None else _number(text) for name, text in known.items()}
-    if all(number is not None for name, number in numbers.items() if known[name] is not None):
+    texts_of_cases = {name: None if text.strip().lower() in MISSING else text.strip() for name, text in texts}
+    numbers = {name: None if text is None else _number(text) for name, text in texts_of_cases.items()}
+    if all(number is not None for name, number in numbers.items() if texts_of_cases[name] is not None):
         return dict(numbers), True
     # Spellings that differ in capital letters are one value.
     spellings: dict[str, str] = {}
-    for text in sorted(text for text in known.values() if text is not None):
+    for text in sorted(text for text in texts_of_cases.values() if text is not None):
         spellings.setdefault(text.lower(), text)
-    return {name: None if text is None else spellings[text.lower()] for name, text in known.items()}, False
+    return {name: None if text is None else spellings[text.lower()] for name, text in texts_of_cases.items()}, False
 
 
 def _number(text: str) -> float | None:

@@ -184,7 +184,7 @@ def _known(value: float | str | None) -> float | str | None:
 
 
 def _rows_of(characteristic: Characteristic, values: Sequence[Sequence[Any]], summary: str) -> list[Row]:
-    known = [[value for value in column if value is not None] for column in values]
+    present = [[value for value in column if value is not None] for column in values]
 
     def row(level: str, kind: str, cells: Sequence[Cell], digits: int = 0) -> Row:
         return Row(
@@ -192,16 +192,16 @@ def _rows_of(characteristic: Characteristic, values: Sequence[Sequence[Any]], su
         )  # fmt: skip
 
     if characteristic.levels is None:
-        chosen = {"mean": MEAN, "median": MEDIAN}.get(summary) or summary_of(known[1:] or known)
-        digits = _digits(characteristic, np.array(known[0], np.float64))
-        rows = [row("", chosen, [_summary(np.array(column, np.float64), chosen) for column in known], digits)]
+        chosen = {"mean": MEAN, "median": MEDIAN}.get(summary) or summary_of(present[1:] or present)
+        digits = _digits(characteristic, np.array(present[0], np.float64))
+        rows = [row("", chosen, [_summary(np.array(column, np.float64), chosen) for column in present], digits)]
     else:
         rows = [
-            row(level, PERCENT, [_count(column, level) for column in known])
+            row(level, PERCENT, [_count(column, level) for column in present])
             for level in characteristic.levels
-            if any(level in column for column in known)
+            if any(level in column for column in present)
         ]
-    missing = [len(column) - len(with_value) for column, with_value in zip(values, known, strict=True)]
+    missing = [len(column) - len(with_value) for column, with_value in zip(values, present, strict=True)]
     if any(missing):
         rows.append(row("", MISSING, list(map(Cell, missing))))
     return rows

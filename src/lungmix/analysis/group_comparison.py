@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from lungmix.analysis.group_tests import (
 from lungmix.analysis.reliability import is_available
 from lungmix.errors import UsageError, count_of, first_of, mark_untrusted
 from lungmix.intake.patients import group_patients
-from lungmix.intake.user_tables import patient_names, plain_name
+from lungmix.intake.user_tables import plain_name
 from lungmix.stages.measure import comparable_measurements
 from lungmix.store import Case, Cohort
-from lungmix.store.patients import patients_of
+from lungmix.store.patients import PatientScan, patients_of
 from lungmix.tissue import TISSUES
 
 MEASUREMENTS = ("lung_involvement", "ggo", "consolidation", "lung_ml", "ggo_ml", "consolidation_ml")
@@ -405,8 +406,8 @@ class _Columns:
 
     def _by_attribute(self, name: str) -> tuple[dict[str, str | None], list[str]]:
         groups = [group for group in group_cases(self._cases.items(), [name]) if group.values[name] != UNKNOWN]
-        known: dict[str, str | None] = {case: group.name for group in groups for case in group.cases}
-        return {case: known.get(case) for case in self._cases}, [group.name for group in groups]
+        name_of: dict[str, str | None] = {case: group.name for group in groups for case in group.cases}
+        return {case: name_of.get(case) for case in self._cases}, [group.name for group in groups]
 
     def _unknown(self, by: str) -> UsageError:
         return UsageError(
@@ -415,9 +416,9 @@ class _Columns:
 
     def _choices(self) -> str:
         columns = () if self._table is None else self._table.columns
-        known = ", ".join((*map(mark_untrusted, columns), *(name for name in ATTRIBUTES if name not in columns)))
+        names = ", ".join((*map(mark_untrusted, columns), *(name for name in ATTRIBUTES if name not in columns)))
         hint = ", or a column of a `table`" if self._table is None else ""
-        return f"choose from {known}{hint}"
+        return f"choose from {names}{hint}"
 
 
 def _levels(name: str, values: Mapping[str, Value]) -> tuple[str, ...]:
@@ -449,25 +450,25 @@ def _number_patients(
     key: Mapping[str, Mapping[str, str]] | None,
 ) -> tuple[dict[str, tuple[int, int]], str]:
     """Return the numbers of patient and scan of each case, and what tells which scans are of one patient."""
-    recorded = {scan.case: (p, order) for p, scans in patients_of(cohort).items() for order, scan in enumerate(scans)}
+    recorded = _orders(patients_of(cohort))
     if patients is not None:
-        by, groups = "the table of patients", group_patients(cohort, patients, key).patients
-        known = {scan.case: (p, order) for p, scans in groups.items() for order, scan in enumerate(scans)}
+        by, patient_of = "the table of patients", _orders(group_patients(cohort, patients, key).patients)
     elif key is not None:
-        by = "the key table"
-        of_key = {name: patient_names(key.get(name)) for name in names}
-        known = {name: (aliases[0], recorded.get(name, ("", 0))[1]) for name, aliases in of_key.items() if aliases}
+        by, patient_of = "the key table", {}
+        # No patient with two scans is no error.
+        with suppress(UsageError):
+            patient_of = _orders(group_patients(cohort, None, key).patients)
     elif joined is not None and joined.patients:
         by = "the column patient"
-        known = {name: (plain_name(p), recorded.get(name, ("", 0))[1]) for name, p in joined.patients.items()}
+        patient_of = {name: (plain_name(p), recorded.get(name, ("", 0))[1]) for name, p in joined.patients.items()}
     else:
         by = "the patients that the store records" if recorded else ""
-        known = recorded
+        patient_of = recorded
     scans: dict[tuple[str, bool], list[tuple[int, str]]] = {}
     for name in names:
         # A scan without a known patient is that of a patient of its own.
-        patient, order = known.get(name, (name, 0))
-        scans.setdefault((patient, name in known), []).append((order, name))
+        patient, order = patient_of.get(name, (name, 0))
+        scans.setdefault((patient, name in patient_of), []).append((order, name))
     numbers = {
         name: (number, position)
         for number, of_patient in enumerate(scans.values(), start=1)
@@ -476,6 +477,11 @@ def _number_patients(
     if not by:
         return numbers, "each scan counts as a patient, because nothing tells which scans are of one patient"
     return numbers, f"scans of one patient by {by}"
+
+
+def _orders(patients: Mapping[str, Sequence[PatientScan]]) -> dict[str, tuple[str, int]]:
+    """Return the patient of each case, and the position of the scan among those of the patient."""
+    return {scan.case: (p, position) for p, scans in patients.items() for position, scan in enumerate(scans)}
 
 
 def _notes_of_table(joined: JoinedTable, others: set[str]) -> list[str]:

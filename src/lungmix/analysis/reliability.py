@@ -1,4 +1,4 @@
-"""Variance components of scores by restricted maximum likelihood, with statsmodels (extra ``readers``)."""
+"""Variance components of scores by restricted maximum likelihood, with statsmodels (extra ``statistics``)."""
 
 from __future__ import annotations
 

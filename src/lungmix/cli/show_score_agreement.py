@@ -90,7 +90,7 @@ def show_readers(console: Console, result: ReaderAgreement, level: float) -> Non
             highlight=False,
         )
     elif result.needs_statsmodels:
-        console.print("no intraclass correlation: install the extra readers, which brings statsmodels", highlight=False)
+        console.print("no intraclass correlation: install the extra statistics, with statsmodels", highlight=False)
     print_lines(console, printable(f"consensus: {result.consensus}"))
 
 

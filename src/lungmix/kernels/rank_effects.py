@@ -154,15 +154,15 @@ def _pairs_up_to(limit, first, second, first_weights, second_weights):  # type: 
 @kernel()
 def _median_differences(first, second, first_weights, second_weights):  # type: ignore[no-untyped-def]
     out = np.full(len(first_weights), np.nan)
-    least, greatest = second[0] - first[-1], second[-1] - first[0]
-    margin = 1e-9 * (greatest - least) + 1e-12 * (abs(least) + abs(greatest))
+    minimum, maximum = second[0] - first[-1], second[-1] - first[0]
+    margin = 1e-9 * (maximum - minimum) + 1e-12 * (abs(minimum) + abs(maximum))
     for m in range(len(first_weights)):
         total = first_weights[m].sum() * second_weights[m].sum()
         if total == 0:
             continue
         median = 0.0
         for is_upper in range(2):
-            low, high = least - margin, greatest + margin
+            low, high = minimum - margin, maximum + margin
             for _ in range(_BISECTIONS):
                 middle = 0.5 * (low + high)
                 pairs = _pairs_up_to(middle, first, second, first_weights[m], second_weights[m])

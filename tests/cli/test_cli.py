@@ -228,6 +228,27 @@ def test_studies_print_a_table_or_one_json_object_and_write_files(counted, tmp_p
     assert "conv" in run_here("validate", "bootstrap", counted, "--out", tmp_path / "b", "--refits", 5).stdout
 
 
+def test_severity_prints_tables_or_one_json_object_and_writes_files(counted, tmp_path):
+    assert run_here("fit", counted, "--model", "published", "--json").returncode == 0
+    cohort = lungmix.open_cohort(counted, "r+")
+    for case in cohort.values():
+        CaseWriter(case).record("label", {"key": "label", "model_name": "published"})
+    measure_cohort(cohort, list(cohort), lungmix.load_model("published"))
+    words = ("validate", "severity", counted, "--out", tmp_path / "out")
+    done = run_here(*words)
+    assert done.returncode == 0, done.stderr
+    assert "Scores by case" in done.stdout
+    assert "no lung zones: `lungmix zones STORE` makes them" in done.stdout
+    answer = json.loads(run_here(*words, "--json").stdout)
+    assert [row["case"] for row in answer["rows"]] == list(cohort)
+    assert answer["rows"][0]["score_24"] is None
+    assert (answer["fit"], answer["refits"]) == (None, 0)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["severity-summary.csv", "severity.csv"]
+    done = run_here(*words, "--detection-limit", "6")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_strata_print_a_table_or_one_json_object_and_write_files(tmp_path):
     kernels = {f"case-00{i}": Acquisition(kernel="B70f" if i > 3 else "B31f") for i in range(1, 7)}
     store_of_counts(tmp_path / "s.zarr", counts_of_scans(6, 20_000), kernels)
@@ -341,7 +362,7 @@ def test_help_and_version():
     assert run("--version").stdout.strip() == f"lungmix {lungmix.__version__}"
     for command in (
         "run", "convert", "mask", "fit", "label", "measure", "info", "report", "export", "serve", "validate robustness",
-        "validate bootstrap", "validate scores", "validate strata", "validate groups",
+        "validate bootstrap", "validate scores", "validate severity", "validate strata", "validate groups",
     ):  # fmt: skip
         done = run_here(*command.split(), "--help")
         assert done.returncode == 0

@@ -10,7 +10,6 @@ from math import isfinite
 import numpy as np
 from scipy.special import stdtrit
 
-from lungmix.analysis.bootstrap import refit
 from lungmix.analysis.change import (
     CORRECTED,
     ERRORS,
@@ -29,15 +28,15 @@ from lungmix.analysis.change import (
     remarks_on_pair,
 )
 from lungmix.analysis.leave_one_out import fit_of_store
+from lungmix.analysis.patient_refits import refit_over_patients
 from lungmix.kernels.data_dictionary import FOLLOWUP
 from lungmix.kernels.histogram import weighted_sum
 from lungmix.kernels.measures import sum_of
-from lungmix.mixture import PAPER, TissueModel
-from lungmix.parameters import NO_HARMONISATION, POOL_MASK, WEIGH_SCANS
+from lungmix.mixture import TissueModel
+from lungmix.parameters import NO_HARMONISATION
 from lungmix.stages import regions
 from lungmix.stages.fit import HU, masked_cases
 from lungmix.stages.measure import UNKNOWN, excluded_regions, has_zones, measured_counts
-from lungmix.stages.pool import counts_of
 from lungmix.store import Case, Cohort
 from lungmix.store.models import ModelId, harmonised_text, label_id, mask_text
 from lungmix.store.patients import PatientScan, patients_of
@@ -216,27 +215,9 @@ def refits_of(cohort: Cohort, model: TissueModel, *, refits: int = REFITS, seed:
     """
     if cohort.settings.get(FIT, {}).get("given") or model.n_components != len(TISSUES):
         return []
-    cases = masked_cases(cohort)
-    if len(cases) > MOST_SCANS:
+    if len(masked_cases(cohort)) > MOST_SCANS:
         return []
-    parameters = fit_of_store(cohort)
-    patient_of = {scan.case: patient for patient, scans in patients_of(cohort).items() for scan in scans}
-    pool = POOL_MASK if parameters.fit == PAPER else parameters.pool
-    histograms: dict[str, np.ndarray] = {}
-    for name, case in cases.items():
-        counts = counts_of(case, pool).astype(np.float64)
-        if parameters.weigh == WEIGH_SCANS and parameters.fit != PAPER and counts.any():
-            counts /= counts.sum() / 1e7
-        owner = patient_of.get(name, f"case {name}")
-        histograms[owner] = histograms.get(owner, 0.0) + counts
-    if len(histograms) < 2:
-        return []
-    stacked = np.stack(list(histograms.values()))
-    present = np.flatnonzero(stacked.sum(axis=0))
-    hu, stacked = HU[present], stacked[:, present]
-    random = np.random.default_rng(seed)
-    even = np.full(len(stacked), 1 / len(stacked))
-    return [refit(hu, random.multinomial(len(stacked), even) @ stacked, model, parameters) for _ in range(refits)]
+    return refit_over_patients(cohort, model, fit_of_store(cohort), refits=refits, seed=seed).models
 
 
 def mean_change(rows: Sequence[Mapping[str, float | int | str]], level: float = LEVEL) -> MeanChange:

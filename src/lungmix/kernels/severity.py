@@ -38,9 +38,8 @@ def severity_scores(involvement: Sequence[float] | Floats, detection_limit: floa
     ndarray of int64
         Scores from 0 to 5, in the shape of `involvement`; -1 where it is NaN.
     """
+    _check_limit(detection_limit)
     values = np.asarray(involvement, np.float64)
-    if not LIMITS[0] <= detection_limit < LIMITS[1]:
-        raise ValueError(f"a detection limit of {detection_limit} % is not from 0 to below 5 %")
     scores = np.searchsorted(LIMITS[1:-1], values, side="left") + 1
     # 5 % itself is not below 5 %.
     scores = np.where(values == LIMITS[1], 2, scores)
@@ -52,3 +51,43 @@ def interval_middles(scores: Sequence[int] | npt.NDArray[np.int64]) -> Floats:
     """Return the middle of the interval of each score, percent: 0, 2.5, 15, 37.5, 62.5 and 87.5 for 0 to 5."""
     middles = np.concatenate([[0.0], (np.array(LIMITS[:-1]) + np.array(LIMITS[1:])) / 2])
     return middles[np.asarray(scores, np.int64)]
+
+
+ZONE_LIMITS = (25.0, 50.0, 75.0)
+"""Involvement of a lung zone at which the scores 2, 3 and 4 begin, percent."""
+
+HIGHEST_OF_ZONE = len(ZONE_LIMITS) + 1
+"""Highest score of a lung zone, of which the 24-point score adds up six."""
+
+
+def zone_scores(involvement: Sequence[float] | Floats, detection_limit: float = 0.0) -> npt.NDArray[np.int64]:
+    """Return the score from 0 to 4 of lung zones: 0 %, below 25 %, from 25 %, from 50 %, and from 75 % on.
+
+    Parameters
+    ----------
+    involvement : array-like of float
+        Involvement of each zone, percent.
+    detection_limit : float
+        Largest involvement with the score 0, percent; at least 0 and below 5.
+
+    Returns
+    -------
+    ndarray of int64
+        Scores in the shape of `involvement`; -1 where it is NaN.
+    """
+    _check_limit(detection_limit)
+    values = np.asarray(involvement, np.float64)
+    scores = np.searchsorted(ZONE_LIMITS, values, side="right") + 1
+    scores = np.where(values <= detection_limit, LOWEST, scores)
+    return np.where(np.isnan(values), -1, scores).astype(np.int64)
+
+
+def total_scores(scores: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the sum of scores along the last axis; -1 where one of them is -1, or where there are none."""
+    is_missing = (scores < 0).any(axis=-1) | (scores.shape[-1] == 0)
+    return np.where(is_missing, -1, scores.sum(axis=-1)).astype(np.int64)
+
+
+def _check_limit(detection_limit: float) -> None:
+    if not LIMITS[0] <= detection_limit < LIMITS[1]:
+        raise ValueError(f"a detection limit of {detection_limit} % is not from 0 to below 5 %")

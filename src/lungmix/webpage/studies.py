@@ -13,6 +13,7 @@ from lungmix.analysis.group_comparison import GroupStudy, comparison_rows, scan_
 from lungmix.analysis.readers import rows_of as rows_of_readers
 from lungmix.analysis.robustness import Robustness
 from lungmix.analysis.scores import ScoreStudy
+from lungmix.analysis.severity import SeverityStudy
 from lungmix.analysis.strata import Strata
 from lungmix.analysis.strata import rows_of as rows_of_strata
 from lungmix.store.tables import text_of
@@ -46,6 +47,15 @@ def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
     files += save_figure(agreement, Path(folder) / "scores-agreement.png")
     if result.readers is not None:
         files += _write(Path(folder), "scores-readers", rows_of_readers(result.readers), readers_figure(result.readers))
+    return files
+
+
+def write_severity(result: SeverityStudy, folder: str | Path) -> list[Path]:
+    """Write ``severity.csv``, one line per case, and ``severity-summary.csv``, one line per score."""
+    files = []
+    for name, rows in (("severity", result.rows), ("severity-summary", result.summary)):
+        files.append(Path(folder) / f"{name}.csv")
+        publish(files[-1], text_of(rows).encode())
     return files
 
 

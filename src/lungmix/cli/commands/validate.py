@@ -189,6 +189,40 @@ def scores(
 
 
 @app.command()
+@opt.example("lungmix validate severity cohort.zarr --out validation")
+def severity(
+    store: opt.Store,
+    out: opt.StudyDir = Path("validation"),
+    detection_limit: Annotated[
+        float, typer.Option(help="Largest involvement with the score 0, percent; below 5.", metavar="PERCENT")
+    ] = 0.0,
+    refits: Annotated[int, typer.Option(help="Number of cohorts to draw from the patients, with replacement.")] = 200,
+    level: Annotated[float, typer.Option(help="Level of the intervals, percent.")] = 95.0,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compute severity scores of each case: S, 24 points over six lung zones, and 25 points over five lobes."""
+    from lungmix.analysis.severity import study
+    from lungmix.cli.progress import progress_of
+    from lungmix.cli.show_severity import severity_values, show_severity
+    from lungmix.store import open_cohort
+    from lungmix.webpage.studies import write_severity
+
+    with progress_of("severity", "refits", quiet=quiet) as progress:
+        result = study(
+            open_cohort(store),
+            refits=refits,
+            level=level,
+            detection_limit=detection_limit,
+            seed=seed,
+            progress=progress,
+        )
+    files = write_severity(result, out)
+    emit(severity_values(store, result, files), lambda console: show_severity(console, result, files), as_json)
+
+
+@app.command()
 @opt.example(
     "lungmix validate strata cohort.zarr --by kernel --out validation",
     "lungmix validate strata cohort.zarr --by manufacturer --by slice-thickness --fit anchored",

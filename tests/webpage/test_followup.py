@@ -177,6 +177,20 @@ def test_names_at_the_ends_of_lines_do_not_overlap():
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+def test_few_patients_have_dotted_lines_at_the_first_lung_volume():
+    key = "lung_involvement_corrected"
+    for number, expected in ((3, 3), (60, 0)):
+        patients = simulated(number)
+        for patient in patients:
+            for scan in patient.scans:
+                scan[key] = 90.0
+        lines = followup_figure(patients).axes[0]
+        dotted = [line for line in lines.get_lines() if line.get_linestyle() == ":"]
+        assert len(dotted) == expected
+        assert all(set(line.get_ydata()) == {90.0} for line in dotted)
+        assert (lines.get_ylim()[1] > 90) == bool(dotted)
+
+
 def test_unknown_values_leave_gaps():
     (patient,) = simulated(1, scans=3)
     patient.scans[1]["lung_involvement"] = nan

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lungmix.analysis.change import IMPROVED, INVOLVEMENT, STABLE, WORSE
+from lungmix.analysis.change import CORRECTED, IMPROVED, INVOLVEMENT, STABLE, WORSE
 from lungmix.tissue import TISSUES
 from lungmix.webpage.columns import title_of
 from lungmix.webpage.followup import Patient
@@ -27,6 +27,7 @@ _MEANINGS = {
     IMPROVED: "improved",
     "": "course unknown",
 }
+_CORRECTED = f"{INVOLVEMENT}_{CORRECTED}"
 _MOST_NAMES = 12
 """Largest number of patients whose lines have names."""
 _MOST_ROWS = 80
@@ -37,17 +38,22 @@ _ROW_INCHES = 0.2
 def followup_figure(patients: Sequence[Patient]) -> Figure:
     """Draw lung involvement over time, one line per patient, and changes with their intervals, sorted.
 
-    Lines are over days since the first scan, or over the numbers of scans if days of one patient are unknown. The
-    change is at the lung volume of the first scan, or as measured if that is unknown.
+    Lines are over days since the first scan, or over the numbers of scans if days of one patient are unknown. If there
+    are few patients, dotted lines show the lung involvement at the lung volume of the first scan. The change is at this
+    volume, too, or as measured if it is unknown there.
     """
     rows = min(len(patients), _MOST_ROWS)
     figure = Figure(figsize=(11, max(4.6, 1.6 + _ROW_INCHES * rows)), layout="constrained")
     FigureCanvasAgg(figure)
     lines, changes = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    draw_lines(lines, patients, INVOLVEMENT)
+    handles, dotted = _handles(patients), None
+    if len(patients) <= _MOST_NAMES and any(math.isfinite(v) for p in patients for v in p.values(_CORRECTED)):
+        dotted = _CORRECTED
+        handles.append(Line2D([], [], color="#444444", linestyle=":", label="LI at the lung volume of the first scan"))
+    draw_lines(lines, patients, INVOLVEMENT, dotted=dotted)
     lines.set_ylabel("lung involvement LI (%)")
     _draw_changes(changes, patients)
-    figure.legend(handles=_handles(patients), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -79,23 +85,45 @@ def measures_figure(patients: Sequence[Patient], keys: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_lines(axes: Any, patients: Sequence[Patient], key: str, *, named: bool = True) -> None:
-    """Draw a measurement over time, one line per patient; few patients have names at the ends of their lines."""
+def draw_lines(
+    axes: Any, patients: Sequence[Patient], key: str, *, dotted: str | None = None, named: bool = True
+) -> None:
+    """Draw a measurement over time, one line per patient; few patients have names at the ends of their lines.
+
+    Parameters
+    ----------
+    axes : Axes
+        Panel to draw in.
+    patients : sequence of Patient
+        Patients with changes.
+    key : str
+        Column of the measurement.
+    dotted : str, optional
+        Column of another measurement of the same kind, whose lines are dotted.
+    named : bool
+        False for no names.
+    """
     axes.spines[["top", "right"]].set_visible(False)
     has_days = all(math.isfinite(day) for patient in patients for day in patient.values("days"))
     is_crowded = len(patients) > _MOST_NAMES
     highest, ends = 0.0, []
     # Patients with a clear change are drawn last, above the others.
     for patient in sorted(patients, key=lambda patient: patient.course in (WORSE, IMPROVED)):
-        times = patient.values("days") if has_days else list(range(1, len(patient.scans) + 1))
-        values, color = patient.values(key), COLORS.get(patient.course, COLORS[""])
-        axes.plot(
-            times, values, color=color, linewidth=1.1 if is_crowded else 1.8, alpha=0.75 if is_crowded else 1,
-            marker="o", markersize=3 if is_crowded else 4.5, markeredgecolor="white", markeredgewidth=0.5,
-        )  # fmt: skip
-        highest = max(highest, *(value for value in values if math.isfinite(value)), 0.0)
-        if math.isfinite(values[-1]):
-            ends.append((times[-1], values[-1], patient.name.removeprefix("patient-"), color))
+        times = patient.values("days") if has_days else [float(number + 1) for number in range(len(patient.scans))]
+        color = COLORS.get(patient.course, COLORS[""])
+        for column, style in ((key, "-"), (dotted, ":")):
+            values = [] if column is None else patient.values(column)
+            finite = [value for value in values if math.isfinite(value)]
+            if finite:
+                axes.plot(
+                    times, values, color=color, linestyle=style, linewidth=1.1 if is_crowded else 1.8,
+                    alpha=0.75 if is_crowded else 1, marker="o", markersize=3 if is_crowded else 4.5,
+                    markeredgecolor="white", markeredgewidth=0.5,
+                )  # fmt: skip
+                highest = max(highest, *finite)
+        last = patient.values(key)[-1]
+        if math.isfinite(last):
+            ends.append((times[-1], last, patient.name.removeprefix("patient-"), color))
     top = 1.08 * highest or 1.0
     axes.set_ylim(0, top)
     if has_days:
@@ -113,7 +141,7 @@ def draw_lines(axes: Any, patients: Sequence[Patient], key: str, *, named: bool 
 def _draw_names(axes: Any, ends: Sequence[tuple[float, float, str, str]], top: float) -> None:
     """Write names at the ends of lines, moved apart where ends at similar times would overlap."""
     placed: list[tuple[float, float]] = []
-    span = max(end[0] for end in ends) or 1.0
+    span = max((end[0] for end in ends), default=0.0) or 1.0
     for time, value, name, color in sorted(ends, key=lambda end: end[1]):
         height = value
         for other_time, other_height in sorted(placed, key=lambda other: other[1]):

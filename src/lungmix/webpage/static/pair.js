@@ -47,8 +47,8 @@ lungmix.PairedView = class extends lungmix.View {
 
   show(delivered, volume) {
     super.show(delivered, volume);
-    // Planes of both scans alternate on narrow screens, so each says which scan it shows.
-    for (const caption of this.root.querySelectorAll(".plane figcaption")) caption.dataset.scan = this.title;
+    // Figures of both scans alternate on narrow screens, so each says which scan it shows.
+    for (const caption of this.root.querySelectorAll("figcaption")) caption.dataset.scan = this.title;
     lungmix.drawZones(this.root.querySelector(".zones"), delivered.zones);
     this.onShow();
   }

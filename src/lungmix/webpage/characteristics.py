@@ -16,7 +16,7 @@ _STYLE = (
     "table{border-collapse:collapse;font:14px/1.4 sans-serif}caption{text-align:left;margin:0 0 .5em}"
     "th,td{padding:.2em .8em;text-align:left;vertical-align:top}thead th{border-top:2px solid;border-bottom:1px solid}"
     "tbody tr:last-child>*{border-bottom:2px solid}th[scope=row]{font-weight:normal}.level{padding-left:2em}"
-    "tfoot td{font-size:12px;max-width:60em}"
+    "tfoot td{font-size:12px;max-width:60em}tbody td{white-space:nowrap}body>div{overflow-x:auto}"
 )
 
 
@@ -83,10 +83,11 @@ def html_table(result: GroupStudy) -> str:
     notes = html.escape(" ".join(footnotes(result)))
     caption = "Characteristics of patients and scans" + (f" by {result.by}" if result.by else "")
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(caption)}</title>'
-        f"<style>{_STYLE}</style></head><body>\n<table><caption>{html.escape(caption)}</caption>\n"
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(caption)}</title>'
+        f"<style>{_STYLE}</style></head><body><div>\n<table><caption>{html.escape(caption)}</caption>\n"
         f"<thead><tr>{cells}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody>\n"
-        f'<tfoot><tr><td colspan="{len(header)}">{notes}</td></tr></tfoot></table>\n</body></html>\n'
+        f'<tfoot><tr><td colspan="{len(header)}">{notes}</td></tr></tfoot></table>\n</div></body></html>\n'
     )
 
 

@@ -408,8 +408,12 @@ def check_smoothing(smooth: str | None, beta: float | None) -> None:
     PottsParameters(beta)
 
 
-ZONES_BY_VOLUME, ZONES_BY_HEIGHT, NO_ZONES = ZONINGS = ("volume", "height", "none")
-"""Values of the parameter `zones`: rules by which planes divide the lungs into thirds and halves, or no zones."""
+ZONES_BY_VOLUME, ZONES_BY_HEIGHT, ZONES_BY_COMMON_VOLUME = ZONE_RULES = ("volume", "height", "volume-common")
+"""Rules by which planes divide the lungs into thirds and halves."""
+
+NO_ZONES = "none"
+ZONINGS = (*ZONE_RULES, NO_ZONES)
+"""Values of the parameter `zones`: one of `ZONE_RULES`, or no zones."""
 
 
 def check_zones(zones: str | None) -> None:

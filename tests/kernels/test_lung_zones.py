@@ -5,7 +5,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lungmix.kernels.lung_zones import ZonePlanes, code_tables, count_planes, find_cores, planes_of, zone_counts
+from lungmix.kernels.lung_zones import (
+    ZonePlanes,
+    code_tables,
+    count_planes,
+    find_cores,
+    planes_of,
+    planes_of_lungs,
+    zone_counts,
+)
 from lungmix.kernels.reduction import reduction_of
 from lungmix.kernels.regions import nearest_rows
 from lungmix.tissue import LUNG_ZONES, PRIVATE_SCHEME, segments_of
@@ -18,7 +26,7 @@ RULES = ["volume", "height"]
 def zones_by_kernel(sides, spacing, by, hu=None):
     """Zones and histograms of a whole axial array."""
     slices, rows, _ = count_planes(sides)
-    planes = [planes_of(slices[k], rows[k], by) for k in range(2)]
+    planes = planes_of_lungs(slices, rows, by)
     reduction = reduction_of(spacing)
     z, y, x = reduction.factors
     cores = find_cores(np.ascontiguousarray(sides[::z, ::y, ::x]), reduction.spacing(spacing))
@@ -48,7 +56,7 @@ def lungs(draw):
     return sides, spacing
 
 
-@pytest.mark.parametrize("by", RULES)
+@pytest.mark.parametrize("by", [*RULES, "volume-common"])
 @settings(max_examples=60 * FACTOR)
 @given(case=lungs())
 @example(case=(np.ones((3, 2, 2), np.uint8), (5.0, 5.0, 5.0)))

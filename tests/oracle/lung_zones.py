@@ -17,8 +17,9 @@ def zones_of(sides: np.ndarray, spacing, by: str) -> np.ndarray:
     is_core = is_core_of(sides, spacing)
     for lung in LUNGS:
         inside = sides == lung.label
-        thirds = parts_along(inside, 0, 3, by)
-        halves = parts_along(inside, 1, 2, by)
+        cut = np.isin(sides, [each.label for each in LUNGS]) if by == "volume-common" else inside
+        thirds = parts_along(cut, 0, 3, by)
+        halves = parts_along(cut, 1, 2, by)
         for z, y, x in np.argwhere(inside):
             third = ("lower", "middle", "upper")[thirds[z]]
             half = ("ventral", "dorsal")[halves[y]]

@@ -93,10 +93,10 @@ def listed(case):
 def expected():
     """Zones of the whole volume by each rule."""
     sides = sides_of(FINE.shape)
-    return sides, {by: zones_of(sides, FINE.spacing_zyx, by) for by in ("volume", "height")}
+    return sides, {by: zones_of(sides, FINE.spacing_zyx, by) for by in ("volume", "height", "volume-common")}
 
 
-@pytest.mark.parametrize("by", ["volume", "height"])
+@pytest.mark.parametrize("by", ["volume", "height", "volume-common"])
 @pytest.mark.parametrize("chunk_slices", [8, 16, None])
 def test_zones_equal_those_of_the_whole_volume_whatever_the_slabs(tmp_path, expected, by, chunk_slices):
     sides, zones = expected
@@ -358,6 +358,6 @@ def test_verification_recomputes_zones_and_rows(store, is_changed):
 
 @pytest.mark.parametrize("call", [choices.choose, lambda url, zones: lungmix.run(url, url, zones=zones)])
 def test_unknown_rule_is_rejected_before_a_store_is_made(tmp_path, call):
-    with pytest.raises(UsageError, match=r"no lung zones by .*lobes.*: choose one of volume, height, none"):
+    with pytest.raises(UsageError, match=r"no lung zones by .*lobes.*: choose one of volume, height, .*, none"):
         call(str(tmp_path / "s.zarr"), zones="lobes")
     assert not (tmp_path / "s.zarr").exists()

@@ -185,18 +185,19 @@ Zones = Annotated[
     str | None,
     typer.Option(
         help="Divide each lung into thirds, halves, core and peel and measure these zones in zones.csv: thirds and "
-        "halves of equal 'volume' or of equal 'height'; 'none' deletes zones; by default as in the last run on STORE, "
+        "halves of equal 'volume' or 'height', or cut by planes common to both lungs ('volume-common'); 'none' "
+        "deletes zones; by default as in the last run on STORE, "
         "or 'none'.",
-        metavar="volume|height|none",
+        metavar="volume|height|volume-common|none",
     ),
 ]
 ZonesBy = Annotated[
     str | None,
     typer.Option(
         "--by",
-        help="Thirds and halves of a lung have equal 'volume' or equal 'height'; 'none' deletes the zones; by default "
-        "as in the last run on STORE, or 'volume'.",
-        metavar="volume|height|none",
+        help="Thirds and halves of a lung have equal 'volume' or 'height', or are cut by planes common to both lungs "
+        "('volume-common'); 'none' deletes the zones; by default as in the last run on STORE, or 'volume'.",
+        metavar="volume|height|volume-common|none",
     ),
 ]
 ExcludeFlagged = Annotated[

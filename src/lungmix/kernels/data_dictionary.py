@@ -172,7 +172,8 @@ def _zone_columns() -> tuple[Column, ...]:
         Column(
             "by",
             "",
-            "thirds and halves of a lung have equal extents (height) or equal volumes (volume); lobes for a lobe",
+            "thirds and halves of a lung have equal extents (height) or equal volumes (volume), or those of both lungs "
+            "together have equal volumes (volume-common); lobes for a lobe",
         ),
         *_MADE_WITH,
     )

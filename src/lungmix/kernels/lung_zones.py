@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.jit import kernel
-from lungmix.parameters import ZONES_BY_HEIGHT
+from lungmix.parameters import ZONES_BY_COMMON_VOLUME, ZONES_BY_HEIGHT, ZONES_BY_VOLUME
 from lungmix.tissue import LUNG_ZONES, LUNGS, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
 
 Labels = npt.NDArray[np.uint8]
@@ -90,6 +90,25 @@ def planes_of(slices: Counts, rows: Counts, by: str) -> ZonePlanes:
     middle, upper = _first_indices(slices, len(ZONE_THIRDS))
     (dorsal,) = _first_indices(rows, len(ZONE_HALVES))
     return ZonePlanes(middle, upper, dorsal)
+
+
+def planes_of_lungs(slices: Counts, rows: Counts, by: str) -> tuple[ZonePlanes, ...]:
+    """Return the planes that divide the right and the left lung.
+
+    Parameters
+    ----------
+    slices : ndarray of int64, shape (2, z)
+        Voxels of each lung in each slice of the axial array, see `planes_of`.
+    rows : ndarray of int64, shape (2, y)
+        Voxels of each lung in each row of the axial array.
+    by : {"volume", "height", "volume-common"}
+        ``"volume"`` and ``"height"``: see `planes_of`; each lung has planes of its own. ``"volume-common"``: both lungs
+        have the same planes, by which parts of both lungs together have equal volumes.
+    """
+    if by == ZONES_BY_COMMON_VOLUME:
+        common = planes_of(slices.sum(axis=0), rows.sum(axis=0), ZONES_BY_VOLUME)
+        return (common,) * len(LUNGS)
+    return tuple(planes_of(slices[k], rows[k], by) for k in range(len(LUNGS)))
 
 
 def find_cores(sides: Labels, spacing: Sequence[float]) -> Labels:

@@ -221,10 +221,11 @@ class Pipeline:
         kernel_reference : sequence of float, optional
             Standard deviations of the frequency bands that ``"kernel"`` brings scans to, HU; by default those of
             `lungmix.parameters.KERNEL_REFERENCE_HU`.
-        zones : {"volume", "height", "none"}, optional
+        zones : {"volume", "height", "volume-common", "none"}, optional
             Divide each lung into thirds, halves, core and peel, and measure these lung zones: ``"volume"`` makes thirds
-            and halves of equal volume, ``"height"`` of equal extent; ``"none"`` makes no zones and deletes those of
-            the store. By default as in the last run on the store, or none.
+            and halves of equal volume, ``"height"`` of equal extent, ``"volume-common"`` cuts both lungs by the same
+            planes; ``"none"`` makes no zones and deletes those of the store. By default as in the last run on the
+            store, or none.
         """
         check_slices(chunk_slices)
         check_smoothing(smooth, beta)
@@ -457,7 +458,7 @@ class Pipeline:
 
         Parameters
         ----------
-        zones : {"volume", "height", "none"}, optional
+        zones : {"volume", "height", "volume-common", "none"}, optional
             See `run`; by default the rule of the last run, or ``"volume"``.
         """
         result = self._result_of_store()

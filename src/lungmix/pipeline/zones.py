@@ -17,7 +17,7 @@ def remember_zones(cohort: Cohort, zones: str | None = None) -> None:
     ----------
     cohort : Cohort
         The store, opened for writing.
-    zones : {"volume", "height", "none"}, optional
+    zones : {"volume", "height", "volume-common", "none"}, optional
         See `lungmix.Pipeline.run`.
 
     Raises

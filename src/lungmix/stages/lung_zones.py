@@ -18,7 +18,7 @@ from lungmix.cluster.compute import compute_in_order
 from lungmix.errors import StoreError
 from lungmix.geometry import AxisOrder
 from lungmix.kernels.histogram import N_HU, SparseHistogram
-from lungmix.kernels.lung_zones import ZonePlanes, code_tables, count_planes, find_cores, planes_of, zone_counts
+from lungmix.kernels.lung_zones import ZonePlanes, code_tables, count_planes, find_cores, planes_of_lungs, zone_counts
 from lungmix.kernels.packed_masks import span_of
 from lungmix.kernels.reduction import reduction_of
 from lungmix.parameters import ZONES_BY_VOLUME
@@ -55,8 +55,8 @@ class ZoneStage:
 
     Attributes
     ----------
-    by : {"volume", "height"}
-        Parts of a lung have equal volumes or equal extents, see `lungmix.kernels.lung_zones.planes_of`.
+    by : {"volume", "height", "volume-common"}
+        Rule of the planes, see `lungmix.kernels.lung_zones.planes_of_lungs`.
     """
 
     by: str = ZONES_BY_VOLUME
@@ -166,7 +166,7 @@ def _divide(case_ref: CaseRef, slabs: Sequence[_CountedSlab], by: str) -> _Divis
     y, x = (np.sum([slab.planes[axis] for slab in slabs], axis=0) for axis in (1, 2))
     counts = [count[:, ::-1] if flip else count for count, flip in zip((z, y, x), order.flipped, strict=True)]
     slices, rows, _ = order.by_patient(counts)
-    planes = tuple(planes_of(slices[k], rows[k], by) for k in range(len(LUNGS)))
+    planes = planes_of_lungs(slices, rows, by)
     reduced = np.ascontiguousarray(order.to_axial(np.concatenate([slab.reduced for slab in slabs])))
     spacing = reduction_of(axial.spacing_zyx).spacing(axial.spacing_zyx)
     boxes = tuple(_box_of(slab) for slab in slabs)

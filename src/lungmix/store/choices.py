@@ -511,7 +511,7 @@ def smoothing_of(cohort: Cohort | None, smooth: str | None, beta: float | None) 
 
 
 def last_zones(cohort: Cohort) -> str | None:
-    """Return the rule of the lung zones of the last run, ``volume`` or ``height``; None if it made none."""
+    """Return the rule of the lung zones of the last run, such as ``volume``; None if it made none."""
     rule = cohort.settings.get(ZONES_SETTING)
     return rule if rule in ZONINGS and rule != NO_ZONES else None
 

@@ -47,7 +47,7 @@ SMOOTH_SETTING = "smooth"
 """Setting of a cohort: parameters of labels under a Potts prior; None or absent where there are none."""
 
 ZONES_SETTING = "zones"
-"""Setting of a cohort: rule of the lung zones, ``volume`` or ``height``; None or absent where there are none."""
+"""Setting of a cohort: rule of the lung zones, such as ``volume``; None or absent where there are none."""
 
 PATIENTS_SETTING = "patients"
 """Setting of a cohort: the cases of each patient with several scans, and days since the first; None or absent where it

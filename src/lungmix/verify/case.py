@@ -20,7 +20,7 @@ from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
-from lungmix.parameters import ZONES_BY_HEIGHT, ZONES_BY_VOLUME, MaskParameters
+from lungmix.parameters import ZONE_RULES, MaskParameters
 from lungmix.stages import convert, harmonise, label, lung_zones, mask, measure, potts, quality, regions
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
@@ -178,7 +178,7 @@ class Comparison:
     def _recompute_zones(self, context: StageContext) -> None:
         """Compare the lung zones with recomputed ones."""
         by = self.case.stages[lung_zones.STAGE].get("by")
-        if by not in (ZONES_BY_VOLUME, ZONES_BY_HEIGHT):
+        if by not in ZONE_RULES:
             self.add_problem("its lung zones were made by another version", lung_zones.STAGE)
             return
         lung_zones.ZoneStage(by).run(context, self.case.name)

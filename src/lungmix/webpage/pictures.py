@@ -17,7 +17,7 @@ from lungmix.analysis.score_agreement import SEVERE, ScoreAgreement, Settings
 from lungmix.errors import UsageError, count_of
 from lungmix.kernels.data_dictionary import BY_LOBES
 from lungmix.mixture import TissueModel
-from lungmix.parameters import ZONES_BY_VOLUME, FitParameters
+from lungmix.parameters import ZONES_BY_COMMON_VOLUME, ZONES_BY_HEIGHT, ZONES_BY_VOLUME, FitParameters
 from lungmix.stages.evaluation_rows import stored_evaluations
 from lungmix.stages.fit import masked_counts, pool_counts, stored_fits
 from lungmix.stages.worst_slices import stored_slices
@@ -218,6 +218,13 @@ def _score_agreement_text(result: ScoreAgreement) -> str:
     return " ".join(lines).replace(" -", " −")
 
 
+_EQUAL_PARTS = {
+    ZONES_BY_VOLUME: "of each lung, which have equal volume",
+    ZONES_BY_HEIGHT: "of each lung, which have equal height",
+    ZONES_BY_COMMON_VOLUME: "that have equal volume in both lungs together",
+}
+
+
 def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> list[Picture]:
     """Draw the lung involvement of each case by lung zone, and by lobe; no figure of zones that cannot be compared."""
     pictures = []
@@ -228,9 +235,8 @@ def draw_zones(cohort: Cohort, labelled: Sequence[str], folder: Path) -> list[Pi
         publish(folder / FOLDER / f"{name}.csv", text_of(rows).encode())
         caption = "Lung involvement (%) of each case by lobe, as the given masks distinguish them."
         if by != BY_LOBES:
-            extent = "volume" if by == ZONES_BY_VOLUME else "height"
             caption = (
-                f"Lung involvement (%) of each case in thirds and halves of each lung, which have equal {extent}. "
+                f"Lung involvement (%) of each case in thirds and halves {_EQUAL_PARTS.get(by, 'of each lung')}. "
                 "Healthy lung is denser in its dorsal half, too."
             )
         medians = "; ".join(

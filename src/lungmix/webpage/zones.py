@@ -70,7 +70,7 @@ def stored_involvement(cohort: Cohort, names: Sequence[str], columns: Sequence[s
         One row per case with ``case`` and the names of `columns`, in the order of `names`. There are none if cases
         were labelled by several mixtures or divided by several rules, whose zones cannot be compared.
     by : str
-        ``volume`` or ``height``, or ``lobes`` for lobes; empty without rows.
+        Rule, such as ``volume``, or ``lobes`` for lobes; empty without rows.
     """
     rows = rows_of(cohort.read_text(ZONES_FILE) or "")
     stored = [row for row in rows if row["case"] in names and row["zone"] in columns]

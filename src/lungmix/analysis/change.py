@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite, log2
 from statistics import NormalDist
 
@@ -137,6 +138,12 @@ class Change:
         return WORSE if self.corrected_low > 0 else IMPROVED if self.corrected_high < 0 else STABLE
 
 
+@lru_cache(maxsize=128)
+def labels_of(model: TissueModel) -> npt.NDArray[np.uint8]:
+    """Return the label of each HU, uint8 of shape (65536,); computed once for all scans of a cohort."""
+    return model.lookup_table()
+
+
 def percents(histograms: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8]) -> Floats:
     """Return the percentages of tissues and the lung involvement.
 
@@ -152,8 +159,7 @@ def percents(histograms: npt.NDArray[np.float64], labels: npt.NDArray[np.uint8])
     ndarray of float64, shape (n, 6)
         Percent, in the order of `SHARES`; NaN where there are no voxels.
     """
-    is_label = labels[:, None] == np.array([tissue.label for tissue in TISSUES])
-    volumes = histograms @ is_label.astype(np.float64)
+    volumes = np.column_stack([histograms[:, labels == tissue.label].sum(axis=1) for tissue in TISSUES])
     with np.errstate(invalid="ignore"):
         shares = 100 * volumes / histograms.sum(axis=1, keepdims=True)
     involved = [SHARES.index(key) for key in INVOLVED]
@@ -209,7 +215,7 @@ def changes_of(
     before, after, at_first_volume = (part[:, present] for part in (before, after, at_first_volume))
 
     def differences(mixture: TissueModel) -> Floats:
-        labels = mixture.lookup_table()[present]
+        labels = labels_of(mixture)[present]
         start = percents(before, labels)
         return np.stack([percents(after, labels) - start, percents(at_first_volume, labels) - start])
 
@@ -247,7 +253,7 @@ def involvement_at_volume(first: FollowupScan, later: FollowupScan, model: Tissu
     factor = gas_expansion(later.counts, 1 / ratio if ratio else float("nan"))
     if not isfinite(factor):
         return float("nan")
-    shares = percents(expand_gas(later.counts, factor)[None], model.lookup_table())
+    shares = percents(expand_gas(later.counts, factor)[None], labels_of(model))
     return float(shares[0, SHARES.index(INVOLVEMENT)])
 
 

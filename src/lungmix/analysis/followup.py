@@ -24,6 +24,7 @@ from lungmix.analysis.change import (
     ShareError,
     changes_of,
     involvement_at_volume,
+    labels_of,
     percents,
     remarks_on_pair,
 )
@@ -261,7 +262,7 @@ def _days(scan: PatientScan) -> float | int:
 
 def _measured(first: FollowupScan, scan: FollowupScan, model: TissueModel) -> Row:
     """Return the columns of a scan itself."""
-    labels = model.lookup_table()
+    labels = labels_of(model)
     histograms = np.stack([scan.counts, *scan.regions.values()]).astype(np.float64)
     shares = percents(histograms, labels)
     of_lung = {key: float(value) for key, value in zip(SHARES, shares[0], strict=True)}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.kernels.histogram import FIRST_HU, N_HU
+from lungmix.kernels.histogram import FIRST_HU, N_HU, weighted_sum
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,8 +29,7 @@ def tissue_and_gas(counts: npt.NDArray[Any]) -> tuple[float, float]:
     counts : ndarray, shape (65536,)
         Number of voxels of each HU, from -32768 HU on.
     """
-    voxels = counts.astype(np.float64)
-    return float(voxels @ _TISSUE), float(voxels @ (1 - _TISSUE))
+    return weighted_sum(counts, _TISSUE), weighted_sum(counts, 1 - _TISSUE)
 
 
 def gas_expansion(counts: npt.NDArray[Any], volume_ratio: float) -> float:

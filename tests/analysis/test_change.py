@@ -30,6 +30,7 @@ from lungmix.kernels.histogram import FIRST_HU, N_HU
 from lungmix.kernels.inspiration import expand_gas
 from lungmix.kernels.measures import measure_counts, measure_zones
 from lungmix.mixture import PUBLISHED, TissueModel
+from lungmix.tissue import LOBES
 
 HU = np.arange(FIRST_HU, FIRST_HU + N_HU)
 TABLE = PUBLISHED.lookup_table()
@@ -219,7 +220,7 @@ def test_sums_of_zones_are_those_of_the_table_of_zones():
     zones[:, HU > 0] = 0
     rows = {row["zone"]: row for row in measure_zones(zones, TABLE, 0.001, PUBLISHED.posterior_table())}
     sums = zone_sums(zones)
-    assert ["right", "left", *sums] == list(FOLLOWUP_REGIONS)
+    assert ["right", "left", *sums, *(lobe.key for lobe in LOBES)] == list(FOLLOWUP_REGIONS)
     for name, counts in sums.items():
         assert rows[name]["voxels"] == counts.sum()
         assert percents(counts[None].astype(float), TABLE)[0, -1] == pytest.approx(rows[name]["lung_involvement"])

@@ -153,6 +153,27 @@ def test_cohort_has_scanners_ages_and_scores_that_follow_the_disease(tmp_path):
     }  # fmt: skip
 
 
+def test_second_scans_follow_the_first_ones_and_have_the_same_lungs(tmp_path):
+    cohort = Cohort(3, 1, (4, 16, 16), followups=2)
+    patients = list(cohort)
+    assert [(p.phantom.name, p.patient) for p in patients] == [
+        (f"case-00{i}", n) for i, n in enumerate((1, 2, 3, 1, 2), 1)
+    ]
+    assert patients[:3] == list(Cohort(3, 1, (4, 16, 16)))
+    for first, second in zip(patients, patients[3:], strict=False):
+        assert np.array_equal(first.phantom.side_truth(), second.phantom.side_truth())
+        assert first.phantom.lung_involvement != second.phantom.lung_involvement
+        assert (first.days, first.age, first.sex) == (0, second.age, second.sex)
+        assert 14 <= second.days <= 28
+    write_cohort(tmp_path, cohort)
+    rows = list(csv.DictReader((tmp_path / "patients.csv").open()))
+    assert [(row["case"], row["patient"], int(row["days"])) for row in rows] == [
+        (p.phantom.name, str(p.patient), p.days) for p in patients
+    ]
+    with pytest.raises(UsageError, match="4 of 3 patients"):
+        Cohort(3, followups=4)
+
+
 def test_long_phantom_never_sits_in_memory(tmp_path):
     phantom = make(shape=(5000, 32, 32))
     next(phantom.slabs(8))

@@ -4,17 +4,22 @@ import csv
 import io
 from math import isnan
 
+import numpy as np
 import pytest
 
 import lungmix
-from lungmix.analysis.followup import stored_followup
+from lungmix.analysis.followup import refits_of, stored_followup
 from lungmix.errors import UsageError
 from lungmix.kernels.data_dictionary import FOLLOWUP
+from lungmix.mixture import PUBLISHED
 from lungmix.pipeline.followup import update_followup
-from lungmix.stages.measure import drop_stale_rows
+from lungmix.stages.fit import publish
+from lungmix.stages.measure import drop_stale_rows, write_table
 from lungmix.store import CaseWriter
-from lungmix.store.patients import PatientScan, patients_of
+from lungmix.store.choices import remember_fit
+from lungmix.store.patients import PatientScan, patients_of, record_patients
 from lungmix.store.tables import is_parquet_of
+from lungmix.verify.cohort import verify_cases
 from support.labelled import labelled_store
 
 pytestmark = pytest.mark.usefixtures("stages_here")
@@ -138,3 +143,75 @@ def test_table_loses_its_rows_with_another_number_of_components(cohort, patients
     assert update_followup(cohort, list(cohort), three) == []
     assert rows(cohort) == {}
     assert cohort.read_text("followup.csv").startswith("case,patient,scan,days,")
+
+
+def test_verify_finds_rows_that_do_not_match_the_histograms(cohort, patients):
+    pipeline(cohort).followup(patients)
+    text = cohort.read_text("followup.csv")
+
+    def problems():
+        return verify_cases(None, lungmix.open_cohort(cohort.url), [], {}).wrong
+
+    assert problems() == {}
+    write_table(cohort, "followup.csv", text.replace("case-004,patient-001,2,29,", "case-004,patient-001,2,28,"))
+    assert problems() == {
+        "followup.csv": ["its row of case-004 does not match the histograms: run `Pipeline.followup()`"]
+    }
+    header, *lines = text.splitlines(keepends=True)
+    write_table(cohort, "followup.csv", header + "".join(lines[:-1]))
+    assert list(problems()) == ["followup.csv"]
+    course = {"stable": "worse", "worse": "stable", "improved": "stable"}
+    value = next(csv.DictReader(io.StringIO(header + lines[1])))["course"]
+    lines[1] = lines[1].replace(f",{value},", f",{course[value]},")
+    write_table(cohort, "followup.csv", header + "".join(lines))
+    assert list(problems()) == ["followup.csv"]
+
+
+def test_lobes_of_given_masks_have_changes(cohort, patients):
+    for name in ("case-001", "case-004"):
+        lobes = np.zeros((5, 65536), np.uint64)
+        lobes[1] = cohort[name].hu_counts
+        writer = CaseWriter(cohort[name])
+        files = writer.write_histogram("lobe_counts", lobes)
+        writer.record("mask", {"key": "m", "parameters": {"preset": "physical"}, "files": files})
+    pipeline(cohort).followup(patients)
+    row = rows(cohort)["patient-001", 2]
+    key = "change_right_middle_lobe_lung_involvement"
+    assert row[key] == pytest.approx(row["change_lung_involvement"])
+    assert row[f"{key}_corrected"] == pytest.approx(row["change_lung_involvement_corrected"])
+    assert isnan(row["change_left_upper_lobe_lung_involvement"])
+    assert isnan(rows(cohort)["patient-002", 2][key])
+
+
+def test_refits_draw_patients_with_all_their_scans(cohort):
+    # Two patients: in a draw of one of them twice, the mixture is that of its scans.
+    record_patients(cohort, {
+        "patient-001": [PatientScan("case-001"), PatientScan("case-002")],
+        "patient-002": [PatientScan("case-003"), PatientScan("case-004"), PatientScan("case-005")],
+    })  # fmt: skip
+    assert refits_of(cohort, PUBLISHED) == []
+    publish(cohort, PUBLISHED, {"parameters": {"fit": "converged"}})
+    remember_fit(cohort, lungmix.FitParameters(fit="converged"))
+    models = refits_of(cohort, PUBLISHED, refits=12)
+    assert len({tuple(np.round(model.means, 1)) for model in models}) == 3
+    assert [model.digest for model in refits_of(cohort, PUBLISHED, refits=12)] == [model.digest for model in models]
+    remember_fit(cohort, lungmix.FitParameters(fit="anchored", pool="lungs", weigh="scans"))
+    assert len({model.digest for model in refits_of(cohort, PUBLISHED, refits=12)}) == 3
+
+
+def test_large_cohorts_need_no_refits(cohort, monkeypatch):
+    publish(cohort, PUBLISHED, {"parameters": {"fit": "converged"}})
+    assert refits_of(cohort, PUBLISHED, refits=2)
+    monkeypatch.setattr("lungmix.analysis.followup.MOST_SCANS", 4)
+    assert refits_of(cohort, PUBLISHED, refits=2) == []
+
+
+def test_refits_widen_the_intervals_of_a_fitted_mixture(cohort, patients):
+    pipeline(cohort).followup(patients)
+    given = rows(cohort)["patient-001", 2]
+    publish(cohort, PUBLISHED, {"parameters": {"fit": "converged"}})
+    pipeline(cohort).followup()
+    fitted = rows(cohort)["patient-001", 2]
+    key = "change_lung_involvement_corrected"
+    assert fitted[key] == given[key]
+    assert fitted[f"{key}_high"] > given[f"{key}_high"]

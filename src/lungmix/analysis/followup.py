@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from math import isfinite
+from math import isclose, isfinite
 
 import numpy as np
 from scipy.special import stdtrit
@@ -43,7 +43,7 @@ from lungmix.store.models import ModelId, harmonised_text, label_id, mask_text
 from lungmix.store.patients import PatientScan, patients_of
 from lungmix.store.schema import FIT, FOLLOWUP_FILE
 from lungmix.store.tables import Row, rows_of
-from lungmix.tissue import LUNG_ZONES, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS, Tissue
+from lungmix.tissue import LOBES, LUNG_ZONES, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS, Tissue
 
 REFITS = 50
 """Number of cohorts that are drawn for the uncertainty of the mixture."""
@@ -129,6 +129,8 @@ def scan_of(case: Case, exclude_regions: Sequence[Tissue] = ()) -> FollowupScan:
         parts = {lung.key: case.side_counts[lung.label - 1] for lung in LUNGS}
     if has_zones(case):
         parts |= zone_sums(case.zone_counts)
+    if (lobes := case.lobe_counts) is not None:
+        parts |= {lobe.key: lobes[lobe.label - 1] for lobe in LOBES}
     acquisition, spacing = case.acquisition, case.geometry.axis_order.by_patient(case.geometry.spacing_zyx)[0]
     methods = harmonised_text(case)
     return FollowupScan(
@@ -254,6 +256,39 @@ def fresh_rows(cohort: Cohort, names: Sequence[str], model: TissueModel) -> list
     """Return the rows of ``followup.csv`` by the present histograms, see `followup_rows`."""
     refits = refits_of(cohort, model)
     return followup_rows(cohort, names, model, exclude_regions=excluded_regions(cohort), refits=refits)
+
+
+def cases_with_other_values(stored: Sequence[Row], expected: Sequence[Row]) -> list[str]:
+    """Return the cases whose stored rows differ from those expected, or of which only one of both has a row.
+
+    Ends of intervals depend on fits, which may differ in their last digits between machines: they may differ by 0.05
+    points.
+
+    Parameters
+    ----------
+    stored, expected : sequence of dict
+        Rows of ``followup.csv``; columns that `expected` lacks are not compared.
+    """
+    stored_rows, expected_rows = ({str(row["case"]): row for row in rows} for rows in (stored, expected))
+    common = stored_rows.keys() & expected_rows.keys()
+    others = [name for name in common if not _are_alike(stored_rows[name], expected_rows[name])]
+    return sorted({*others, *(stored_rows.keys() ^ expected_rows.keys())})
+
+
+def _are_alike(stored: Row, expected: Row) -> bool:
+    if not all(_is_near(key, stored.get(key), value) for key, value in expected.items() if key != "course"):
+        return False
+    low, high = (float(stored[f"change_{INVOLVEMENT}_{CORRECTED}_{end}"]) for end in ("low", "high"))
+    course = WORSE if low > 0 else IMPROVED if high < 0 else STABLE if isfinite(low) else ""
+    return str(stored["course"]) == course
+
+
+def _is_near(key: str, stored: float | int | str | None, expected: float | int | str) -> bool:
+    if stored is None or isinstance(stored, str) or isinstance(expected, str):
+        return str(stored) == str(expected)
+    tolerance = 0.05 if key.endswith(("_low", "_high")) else 1e-6
+    is_unknown = not isfinite(stored) and not isfinite(expected)
+    return is_unknown or isclose(stored, expected, rel_tol=1e-9, abs_tol=tolerance)
 
 
 def _days(scan: PatientScan) -> float | int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lungmix.quality_flags import FLAGS, PARTS
-from lungmix.tissue import AIRWAY, ELSEWHERE, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
+from lungmix.tissue import AIRWAY, ELSEWHERE, LOBES, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,7 @@ FOLLOWUP_REGIONS: dict[str, str] = {
     **{f"{BOTH}_{third.key}": f"the {third.name} thirds of both lungs" for third in ZONE_THIRDS},
     **{f"{BOTH}_{half.key}": f"the {half.name} halves of both lungs" for half in ZONE_HALVES},
     **{f"{BOTH}_{depth.key}": f"the {depth.name} of both lungs" for depth in ZONE_DEPTHS},
+    **{lobe.key: f"the {lobe.name[0].lower()}{lobe.name[1:]}" for lobe in LOBES},
 }
 """Parts of the lungs whose lung involvement ``followup.csv`` has, with their description."""
 

@@ -17,9 +17,12 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, nargs=3, default=(1.12, 1.12, 1.0), metavar=("X", "Y", "Z"), help="mm")
     parser.add_argument("--format", default="nrrd", choices=("nrrd", "nii.gz", "mha", "dicom", "mixed"))
     parser.add_argument("--traps", nargs="*", default=(), choices=sorted(TRAPS))
+    parser.add_argument("--followups", type=int, default=0, metavar="N", help="second scans of the first N patients")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
-    cohort = Cohort(chosen.scans, chosen.seed, tuple(chosen.shape), tuple(chosen.spacing), frozenset(chosen.traps))
+    traps = frozenset(chosen.traps)
+    shape, spacing = tuple(chosen.shape), tuple(chosen.spacing)
+    cohort = Cohort(chosen.scans, chosen.seed, shape, spacing, traps, chosen.followups)
     for path in write_cohort(chosen.folder, cohort, chosen.format):
         print(path)
 

@@ -35,12 +35,18 @@ class Patient:
         Sex.
     score : int
         Radiological score S, 0 to 5.
+    patient : int
+        Number of the patient, from 1; 0 if unknown.
+    days : int
+        Days since the first scan of the patient.
     """
 
     phantom: Phantom
     age: int
     sex: str
     score: int
+    patient: int = 0
+    days: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,16 @@ class Cohort:
     Attributes
     ----------
     n : int
-        Number of scans.
+        Number of patients; each has a first scan.
     seed : int
         Seed of the cohort.
     shape, spacing
         Shape and spacing of every scan; see `Phantom`.
     traps : frozenset of str
         Traps of every scan; see `lungmix.phantom.TRAPS`.
+    followups : int
+        Number of patients, from the first one, who have a second scan: the same lungs after two to four weeks, with
+        more or less disease. These scans follow the first scans of all patients.
     """
 
     n: int
@@ -64,18 +73,27 @@ class Cohort:
     shape: tuple[int, int, int] = (160, 256, 256)
     spacing: tuple[float, float, float] = (1.4, 1.4, 1.9)
     traps: frozenset[str] = frozenset()
+    followups: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.followups <= self.n:
+            raise UsageError(
+                f"{self.followups} of {self.n} patients cannot have a second scan: give a number from 0 to {self.n}"
+            )
 
     def __len__(self) -> int:
-        return self.n
+        return self.n + self.followups
 
     def __iter__(self) -> Iterator[Patient]:
-        for index in range(self.n):
+        for index in range(len(self)):
             yield self[index]
 
     def __getitem__(self, index: int) -> Patient:
         """Return scan number `index`, counted from 0."""
-        if not 0 <= index < self.n:
+        if not 0 <= index < len(self):
             raise IndexError(index)
+        if index >= self.n:
+            return self._second_scan(index)
         random = np.random.default_rng([self.seed, index])
         diseased = float(random.beta(1.1, 2.5)) * 0.8
         parts = random.dirichlet((6, 2, 2))
@@ -96,11 +114,23 @@ class Cohort:
             acquisition=replace(scanner, slice_thickness=self.spacing[2]),
         )
         age = int(np.clip(random.normal(56, 15), 20, 83))
-        return Patient(phantom, age, "FM"[int(random.integers(2))], score)
+        return Patient(phantom, age, "FM"[int(random.integers(2))], score, index + 1)
+
+    def _second_scan(self, index: int) -> Patient:
+        first = self[index - self.n]
+        random = np.random.default_rng([self.seed, index])
+        dense = np.array(first.phantom.weights[2:]) * random.uniform(0.4, 1.5)
+        dense *= min(1.0, 0.85 / dense.sum())
+        air = (1 - dense.sum()) * first.phantom.weights[0] / sum(first.phantom.weights[:2])
+        weights = (air, 1 - dense.sum() - air, *dense)
+        phantom = replace(first.phantom, weights=tuple(float(w) for w in weights), name=f"case-{index + 1:03d}")
+        noisy = phantom.lung_involvement - 6 + random.normal(0, 4)
+        score = int(severity_scores([max(noisy, 0.0)])[0])
+        return Patient(phantom, first.age, first.sex, score, first.patient, int(random.integers(14, 29)))
 
 
 def write_cohort(folder: str | Path, cohort: Sequence[Patient] | Cohort, format: str = "nrrd") -> list[Path]:
-    """Write the scans of a cohort and ``scores.csv``.
+    """Write the scans of a cohort and ``scores.csv``; and ``patients.csv``, if a patient has several scans.
 
     Parameters
     ----------
@@ -131,4 +161,10 @@ def write_cohort(folder: str | Path, cohort: Sequence[Patient] | Cohort, format:
             write_phantom(path, phantom)
             paths.append(path)
             table.writerow([phantom.name, patient.score, patient.age, patient.sex, f"{phantom.lung_involvement:.2f}"])
+    numbers = [patient.patient for patient in cohort if patient.patient]
+    if len(set(numbers)) < len(numbers):
+        with (base / "patients.csv").open("w", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(["case", "patient", "days"])
+            table.writerows([patient.phantom.name, patient.patient, patient.days] for patient in cohort)
     return paths

@@ -11,17 +11,20 @@ from typing import Any
 from distributed import Client
 
 from lungmix import store
+from lungmix.analysis.followup import cases_with_other_values, fresh_rows, stored_followup
 from lungmix.callbacks import Callback, stage_events
 from lungmix.errors import LungmixError, mark_path
 from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
 from lungmix.intake.discovery import discover_scans
 from lungmix.mixture import ANCHORED, TissueModel
+from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages import fit, label, mask
 from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
 from lungmix.store.models import stored_model
-from lungmix.store.schema import CASE_TABLES, EVALUATIONS, FITS_RECORD
+from lungmix.store.schema import CASE_TABLES, EVALUATIONS, FITS_RECORD, FOLLOWUP_FILE, PATIENTS_SETTING
 from lungmix.store.tables import is_parquet_of, lines_of
+from lungmix.tissue import TISSUES
 from lungmix.verify.case import Comparison
 from lungmix.verify.problems import Verification
 
@@ -94,6 +97,7 @@ def verify_cases(
             verification.wrong[name] = []
             Comparison(client, cohort, CaseFiles(cohort.case(name)), scans.get(name), model, verification).compare()
             callback.on_case_end(name, "; ".join(verification.wrong[name][:3]) or None)
+    _check_followup(cohort, model, verification)
     for name, reason in cohort.damaged.items():
         verification.add_problem(name, reason)
     for name, failure in cohort.failed.items():
@@ -139,6 +143,19 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
     except LungmixError as error:
         verification.add_problem(MODEL_FILE, error.raw_message)
         return None
+
+
+def _check_followup(cohort: Cohort, model: TissueModel | None, verification: Verification) -> None:
+    """Compare the rows of patients with rows that are computed from the histograms; not if one of these is corrupt."""
+    stored = stored_followup(cohort)
+    if not stored or model is None or verification.damaged or PATIENTS_SETTING not in cohort.settings:
+        return
+    names = [name for name, case in cohort.items() if fault_of_labels(case, model) is None]
+    expected = fresh_rows(cohort, names, model) if model.n_components == len(TISSUES) else []
+    for name in cases_with_other_values(stored, expected):
+        verification.add_problem(
+            FOLLOWUP_FILE, f"its row of {name} does not match the histograms: run `Pipeline.followup()`"
+        )
 
 
 def _check_tables(cohort: Cohort, verification: Verification) -> None:

@@ -97,6 +97,15 @@ def test_tutorial_shows_what_its_commands_print(tutorial):
 
 
 @pytest.mark.slow
+def test_page_on_follow_up_shows_what_its_commands_print(tmp_path):
+    blocks = blocks_of(DOCS / "followup.md")
+    (commands,) = (text.splitlines() for language, text in blocks if language == "sh" and text.startswith("python"))
+    printed = [printed_by(command, tmp_path) for command in commands]
+    (shown,) = (text for _, text in blocks if text.startswith(" patient"))
+    assert first_line_that_was_not_printed(shown, printed[-1]) is None, printed[-1]
+
+
+@pytest.mark.slow
 def test_readme_shows_what_the_demo_prints(tutorial):
     folder, _ = tutorial
     (shown,) = [text for language, text in blocks_of(ROOT / "README.md") if language == "text"]

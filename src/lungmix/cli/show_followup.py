@@ -42,7 +42,7 @@ def show_followup(console: Console, result: FollowupResult, store: str) -> None:
         table = new_table("Lung involvement", "patient", "case", "days", "mL", "LI %", "change of LI", "course")
         for column in (1, 6):
             table.columns[column].justify = "left"
-        for column in (0, 5):
+        for column in (0, 5, 6):
             table.columns[column].no_wrap = True
         for row in result.rows:
             heading = str(row["patient"]) if row["scan"] == 1 else ""
@@ -82,4 +82,4 @@ def _number(row: Row, key: str, form: str) -> str:
 
 def _interval(row: Row) -> str:
     value, low, high = (_number(row, f"{_CHANGE}_corrected{end}", "+.1f") for end in ("", "_low", "_high"))
-    return f"{value} ({low} to {high})" if value else ""
+    return f"{value} ({low}, {high})" if value else ""

@@ -176,8 +176,9 @@ def followup_rows(
         lungs and zones only if a scan has them.
     """
     rows: list[Row] = []
+    labelled = set(names)
     for patient, scans in patients_of(cohort).items():
-        measured = [(number, scan) for number, scan in enumerate(scans, start=1) if scan.case in names]
+        measured = [(number, scan) for number, scan in enumerate(scans, start=1) if scan.case in labelled]
         if len(measured) < 2 or measured[0][0] != 1:
             continue
         first = scan_of(cohort[scans[0].case], exclude_regions)

@@ -37,9 +37,12 @@ def patients_of(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
         hold any more are left out.
     """
     recorded = cohort.settings.get(PATIENTS_SETTING)
-    present = {}
-    for patient, scans in sorted(recorded.items()) if isinstance(recorded, dict) else ():
-        present_scans = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cohort)
+    if not isinstance(recorded, dict) or not recorded:
+        return {}
+    # One pass over the metadata of all cases, in place of a search for each.
+    cases, present = set(cohort), {}
+    for patient, scans in sorted(recorded.items()):
+        present_scans = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cases)
         if len(present_scans) > 1:
             present[str(patient)] = present_scans
     return present

@@ -84,6 +84,14 @@ def test_table_has_each_scan_of_patients_with_several(cohort, patients):
     assert "2 patients with 5 scans" in repr(result)
 
 
+def test_scans_of_one_day_are_remarked(cohort, tmp_path):
+    (tmp_path / "p.csv").write_text("case,patient,days\ncase-001,a,3\ncase-002,a,3\n")
+    result = pipeline(cohort).followup(tmp_path / "p.csv")
+    assert result.rows[0]["remarks"] == ""
+    assert result.rows[1]["remarks"].startswith("same day as the first scan")
+    assert result.notes["case-002"][0] == "same day as the first scan"
+
+
 def test_store_has_no_name_and_no_date(cohort, patients):
     pipeline(cohort).followup(patients)
     content = b"".join(path.read_bytes() for path in cohort_files(cohort))

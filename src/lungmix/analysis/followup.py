@@ -188,7 +188,7 @@ def followup_rows(
             heading: Row = {"case": scan.case, "patient": patient, "scan": number, "days": _days(scan)}
             changes = None if number == 1 else changes_of(first, present, model, refits, errors, LEVEL)
             rows.append({
-                **heading, **_measured(first, present, model), **_changed(first, present, changes),
+                **heading, **_measured(first, present, model), **_changed(first, present, changes, scan.days),
                 "mask": mask_text(case) or UNKNOWN,
                 "model": str(label_id(case) or ModelId(UNKNOWN, model.digest)),
             })  # fmt: skip
@@ -312,7 +312,7 @@ def _measured(first: FollowupScan, scan: FollowupScan, model: TissueModel) -> Ro
     }  # fmt: skip
 
 
-def _changed(first: FollowupScan, scan: FollowupScan, changes: Mapping[str, Change] | None) -> Row:
+def _changed(first: FollowupScan, scan: FollowupScan, changes: Mapping[str, Change] | None, days: int | None) -> Row:
     """Return the columns of the changes since the first scan, which are NaN for the first scan itself."""
     nowhere = Change(NAN, NAN, NAN, NAN, NAN, NAN)
     keys = [*SHARES, *(f"{name}_{INVOLVEMENT}" for name in first.regions)]
@@ -326,7 +326,8 @@ def _changed(first: FollowupScan, scan: FollowupScan, changes: Mapping[str, Chan
             f"change_{key}_{CORRECTED}_high": change.corrected_high,
         }  # fmt: skip
     row["course"] = "" if changes is None else changes[INVOLVEMENT].course
-    row["remarks"] = "" if changes is None else "; ".join(remarks_on_pair(first, scan))
+    same_day = ["same day as the first scan"] if days == 0 else []
+    row["remarks"] = "" if changes is None else "; ".join([*same_day, *remarks_on_pair(first, scan)])
     return row
 
 

@@ -299,8 +299,10 @@ class Cells(HTMLParser):
 
 def test_table_is_the_same_in_csv_markdown_and_html(measured, table, tmp_path):
     odd = ["a|b*", "<i>_x_"]
-    lines = outcomes(outcome=lambda n: odd[n % 2])
-    result = compare_groups(measured, "outcome", table=table(*lines), settings=QUICK)
+    lines = [
+        f"{line},{odd[n % 3 % 2] if n else 'x<y'}" for n, line in enumerate(outcomes(outcome=lambda n: odd[n % 2]))
+    ]
+    result = compare_groups(measured, "outcome", table=table(*lines), describe=("x<y",), settings=QUICK)
     files = write_groups(result, tmp_path / "out")
     assert [file.name for file in files] == [
         "characteristics.csv", "characteristics.md", "characteristics.html", "groups.csv", "groups-scans.csv",

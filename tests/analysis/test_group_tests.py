@@ -217,3 +217,15 @@ def test_intervals_of_effect_sizes_cover_the_truth(groups):
             covered["epsilon_squared"] -= result.epsilon_squared.high < truth["epsilon_squared"]
     for name in ("rank_biserial", "hodges_lehmann", *(("epsilon_squared",) if groups == 3 else ())):
         assert 181 <= covered[name] <= 199, name
+
+
+def test_intervals_are_as_wide_as_the_number_of_patients_requires():
+    values, groups, patients = simulated(3, groups=3, patients=30, twice=30, within=0.01)
+    widths = []
+    for numbers in (patients, np.arange(60)):
+        result = compare_measurement("x", values, groups, numbers, list("abc"), kind=RANKS, settings=Settings(seed=1))
+        pair = result.pairs[0]
+        estimates = pair.hodges_lehmann, pair.rank_biserial, result.epsilon_squared
+        widths.append([estimate.high - estimate.low for estimate in estimates])
+    # Two nearly equal scans of each patient tell hardly more than one.
+    assert np.all(np.array(widths[0]) > 1.2 * np.array(widths[1]))

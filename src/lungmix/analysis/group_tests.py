@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import sparse, stats
 
 from lungmix.analysis.mixed_model import MixedModel, fit_mixed_model
 from lungmix.analysis.patient_bootstrap import Estimate, check_draws, estimate, estimate_coefficient
@@ -27,6 +27,8 @@ MAX_EXACT_SCANS = 8
 MAX_EXACT_SCANS_OF_SEVERAL = 5
 """The same for the smallest of three groups or more."""
 _PERMUTATIONS = 9999
+_MAX_PERMUTED_VALUES = 5_000_000
+"""Largest number of values that are in memory at a time for permutations."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def _rank_test(samples: Sequence[Floats], seed: int) -> tuple[str, float, float]
     """Return the name, statistic and p value of the rank test of two or more samples."""
     sizes = list(map(len, samples))
     random = np.random.default_rng(seed)
+    batch = max(_MAX_PERMUTED_VALUES // sum(sizes), 1)
     if len(samples) == 2:
         first, second = samples
         has_ties = len(np.unique(np.concatenate(samples))) < sum(sizes)
@@ -193,7 +196,7 @@ def _rank_test(samples: Sequence[Floats], seed: int) -> tuple[str, float, float]
         ranks = np.split(stats.rankdata(np.concatenate(samples)), [len(first)])
         permuted = stats.permutation_test(
             ranks, lambda a, b, axis: np.abs(b.mean(axis=axis) - a.mean(axis=axis)), vectorized=True,
-            alternative="greater", n_resamples=_PERMUTATIONS, random_state=random,
+            alternative="greater", n_resamples=_PERMUTATIONS, batch=batch, random_state=random,
         )  # fmt: skip
         return f"{MANN_WHITNEY}, permutations", u, float(permuted.pvalue)
     h, p = (float(value) for value in stats.kruskal(*samples))
@@ -206,7 +209,13 @@ def _rank_test(samples: Sequence[Floats], seed: int) -> tuple[str, float, float]
 
     ranks = np.split(stats.rankdata(np.concatenate(samples)), np.cumsum(sizes)[:-1])
     permuted = stats.permutation_test(
-        ranks, spread, vectorized=True, alternative="greater", n_resamples=_PERMUTATIONS, random_state=random
+        ranks,
+        spread,
+        vectorized=True,
+        alternative="greater",
+        n_resamples=_PERMUTATIONS,
+        batch=batch,
+        random_state=random,
     )
     return f"{KRUSKAL_WALLIS}, permutations", h, float(permuted.pvalue)
 
@@ -232,14 +241,17 @@ def _pair(
     # Draw from the patients of the two groups alone.
     present, numbers = np.unique(np.concatenate([patients[first], patients[second]]), return_inverse=True)
     of_first, of_second = numbers[: len(samples[0])], numbers[len(samples[0]) :]
-    members = [of[:, None] == np.arange(len(present)) for of in (of_first, of_second)]
+    members = [
+        sparse.csr_array((np.ones(len(of)), (np.arange(len(of)), of)), shape=(len(of), len(present)))
+        for of in (of_first, of_second)
+    ]
 
     def shift(weights: Floats) -> Floats:
         return hodges_lehmann(*samples, weights[:, of_first], weights[:, of_second])
 
     def correlation(weights: Floats) -> tuple[Floats, Floats]:
         value, *influences = rank_biserial(*samples, weights[:, of_first], weights[:, of_second])
-        of_patients = sum(i @ m.astype(np.float64) for i, m in zip(influences, members, strict=True))
+        of_patients = sum(i @ m for i, m in zip(influences, members, strict=True))
         n = weights.sum(axis=1)
         variance = (weights * of_patients**2).sum(axis=1) * n / np.where(n > 1, n - 1, np.nan)
         return value, np.sqrt(variance)

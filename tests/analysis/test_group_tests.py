@@ -130,41 +130,68 @@ def plain_mixed_model(values, groups, patients):
 def test_mixed_model_equals_the_likelihood_of_the_full_covariance(seed):
     pytest.importorskip("statsmodels")
     values, groups, patients = simulated(seed, groups=3, shift=0.5)
-    model = fit_mixed_model(values, groups, patients)
-    means, covariance, between, rest = plain_mixed_model(values, groups, patients)
-    np.testing.assert_allclose(model.means, means, rtol=1e-3)
-    np.testing.assert_allclose(model.covariance, covariance, rtol=5e-3, atol=1e-3 * covariance.max())
-    assert (model.patients, model.rest) == pytest.approx((between, rest), rel=5e-3)
-    assert model.degrees == 50 - 3
+    for group_of in (groups, np.random.default_rng(seed).permutation(groups)):
+        model = fit_mixed_model(values, group_of, patients)
+        means, covariance, between, rest = plain_mixed_model(values, group_of, patients)
+        np.testing.assert_allclose(model.means, means, rtol=1e-3)
+        assert (model.patients, model.rest) == pytest.approx((between, rest), rel=5e-3)
+        assert model.is_robust is (group_of is groups)
+        if not model.is_robust:
+            np.testing.assert_allclose(model.covariance, covariance, rtol=5e-3, atol=1e-3 * covariance.max())
 
 
-def test_mixed_model_of_balanced_scans_is_the_analysis_of_variance_of_patients():
+def test_robust_errors_are_those_of_bell_and_mccaffrey_with_full_matrices():
     pytest.importorskip("statsmodels")
+    values, groups, patients = simulated(2, groups=2, shift=0.5)
+    model = fit_mixed_model(values, groups, patients)
+    means, _, between, rest = plain_mixed_model(values, groups, patients)
+    design = np.eye(2)[groups]
+    inverse = np.linalg.inv(rest * np.eye(62) + between * (patients[:, None] == patients[None, :]))
+    bread = np.linalg.inv(design.T @ inverse @ design)
+    meat = np.zeros((2, 2))
+    for patient in range(50):
+        of_patient = patients == patient
+        x, weight = design[of_patient], inverse[np.ix_(of_patient, of_patient)]
+        (share,) = {round(float(v), 12) for v in np.diag(x @ bread @ x.T @ weight) * len(x)}
+        score = x.T @ weight @ (values - design @ means)[of_patient] / np.sqrt(1 - share)
+        meat += np.outer(score, score)
+    np.testing.assert_allclose(model.covariance, bread @ meat @ bread, rtol=5e-3, atol=1e-9)
+
+
+def test_mixed_model_of_balanced_scans_makes_the_tests_of_welch_on_the_means_of_patients():
+    pytest.importorskip("statsmodels")
+    oneway = pytest.importorskip("statsmodels.stats.oneway")
     random = np.random.default_rng(1)
     patients = np.repeat(np.arange(24), 3)
-    groups = patients % 3
-    values = 50 + groups + random.normal(size=24)[patients] * 3 + random.normal(size=72)
-    f, p = fit_mixed_model(values, groups, patients).f_test()
+    groups = (patients % 8 > 0).astype(int) + (patients % 8 > 3)
+    values = 50 + groups + (1 + groups) * random.normal(size=24)[patients] * 3 + random.normal(size=72)
+    model = fit_mixed_model(values, groups, patients)
     of_patients = values.reshape(24, 3).mean(axis=1)
-    reference = stats.f_oneway(*(of_patients[np.arange(24) % 3 == g] for g in range(3)))
-    assert (f, p) == pytest.approx(tuple(reference), rel=1e-3)
-    two = groups < 2
-    _, low, high, p_of_pair = fit_mixed_model(values[two], groups[two], patients[two]).difference(0, 1)
-    t_test = stats.ttest_ind(*(of_patients[np.arange(24) % 3 == g] for g in (1, 0)))
+    samples = [of_patients[groups[::3] == g] for g in range(3)]
+    welch = oneway.anova_oneway(samples, use_var="unequal")
+    assert model.f_test() == pytest.approx((welch.statistic, welch.df_denom, welch.pvalue), rel=1e-3)
+    assert model.degrees == pytest.approx([len(sample) - 1 for sample in samples])
+    _, low, high, p = model.difference(1, 2)
+    t_test = stats.ttest_ind(samples[2], samples[1], equal_var=False)
     interval = t_test.confidence_interval()
-    assert (low, high, p_of_pair) == pytest.approx((interval.low, interval.high, t_test.pvalue), rel=1e-3)
+    assert (low, high, p) == pytest.approx((interval.low, interval.high, t_test.pvalue), rel=1e-3)
+    two = groups > 0
+    f, degrees, p = fit_mixed_model(values[two], groups[two] - 1, patients[two]).f_test()
+    assert (f, degrees, p) == pytest.approx((t_test.statistic**2, t_test.df, t_test.pvalue), rel=1e-3)
 
 
-def test_degrees_of_freedom_are_those_within_patients_if_patients_change_groups():
+def test_errors_and_degrees_are_those_within_patients_if_patients_change_groups():
     pytest.importorskip("statsmodels")
     random = np.random.default_rng(5)
     patients, groups = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
     values = random.normal(size=10)[patients] * 5 + groups + random.normal(size=20)
     model = fit_mixed_model(values, groups, patients)
-    assert model.degrees == 8
+    assert set(model.degrees) == {8}
     difference = values[1::2] - values[::2]
-    error = float(np.sqrt(np.array([-1, 1]) @ model.covariance @ np.array([-1, 1])))
-    assert error == pytest.approx(np.std(difference, ddof=1) / np.sqrt(10), rel=1e-2)
+    value, _, _, p = model.difference(0, 1)
+    assert value == pytest.approx(difference.mean())
+    assert p == pytest.approx(2 * stats.t.sf(abs(stats.ttest_1samp(difference, 0).statistic), 8), rel=2e-2)
+    assert model.f_test()[2] == pytest.approx(p)
 
 
 def test_mixed_model_without_a_maximum_makes_no_test():
@@ -182,9 +209,23 @@ def test_error_rate_of_the_mixed_model_is_near_5_percent_where_that_of_scans_is_
         values, groups, patients = simulated(seed, patients=24, twice=24, within=0.3)
         model = fit_mixed_model(np.log(values), groups, patients)
         as_if_independent = stats.mannwhitneyu(values[groups == 0], values[groups == 1]).pvalue
-        rejected += [model.f_test()[1] < 0.05, as_if_independent < 0.05]
-    assert 4 <= rejected[0] <= 17  # 99 % of 200 simulations with a true rate of 5 %
-    assert rejected[1] > 24
+        rejected += [model.f_test()[2] < 0.05, as_if_independent < 0.05]
+    assert 4 <= rejected[0] <= 17, rejected  # 99 % of 200 simulations with a true rate of 5 %
+    assert rejected[1] > 24, rejected
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_error_rate_is_near_5_percent_if_spreads_of_groups_differ(groups):
+    pytest.importorskip("statsmodels")
+    rejected = 0
+    for seed in range(200):
+        values, group_of, patients = simulated(seed, groups)
+        # The first group is the smallest and has twice the spread.
+        group_of = np.where(np.random.default_rng(seed).random(50)[patients] < 0.3, 0, np.maximum(group_of, 1))
+        group_of = group_of[np.unique(patients, return_index=True)[1]][patients]
+        spread = np.where(group_of == 0, 2, 1)
+        rejected += fit_mixed_model(np.log(values / 20) * spread, group_of, patients).f_test()[2] < 0.05
+    assert 4 <= rejected <= 17, rejected
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from lungmix.analysis.group_tests import (
     MIXED_MODEL,
     RANKS,
     Comparison,
+    PairComparison,
     Settings,
     compare_measurement,
     correct_for_measurements,
@@ -230,16 +231,16 @@ def comparison_rows(result: GroupStudy) -> list[dict[str, Any]]:
         epsilon = comparison.epsilon_squared
         if epsilon is not None:
             rows.append(
-                of_all | {"first": "all groups", "second": ""} | _of_test(comparison.test, comparison.p, nan)
+                of_all | {"first": "all groups", "second": ""} | _of_test(comparison.test, comparison, nan)
                 | {"p_holm_measurements": comparison.p_holm} | _of_pair(None)
                 | _bounds("epsilon_squared", epsilon.value, epsilon.low, epsilon.high)
             )  # fmt: skip
         for pair in comparison.pairs:
             names = {"first": pair.first, "second": pair.second}
             if epsilon is None:
-                test = _of_test(comparison.test, comparison.p, nan) | {"p_holm_measurements": comparison.p_holm}
+                test = _of_test(comparison.test, comparison, nan) | {"p_holm_measurements": comparison.p_holm}
             else:
-                test = _of_test(pair.test, pair.p, pair.p_holm) | {"p_holm_measurements": nan}
+                test = _of_test(pair.test, pair, pair.p_holm) | {"p_holm_measurements": nan}
             rows.append(of_all | names | test | _of_pair(pair) | _bounds("epsilon_squared", nan, nan, nan))
     return [{key: "" if value != value else value for key, value in row.items()} for row in rows]
 
@@ -276,11 +277,13 @@ def _select(
     return {name: group if group in selected else None for name, group in group_of.items()}, selected, notes
 
 
-def _of_test(test: str, p: float, p_holm: float) -> dict[str, Any]:
-    return {"test": test, "p": p, "p_holm_pairs": p_holm}
+def _of_test(test: str, tested: Comparison | PairComparison, p_holm: float) -> dict[str, Any]:
+    nan = float("nan")
+    statistics = (tested.statistic, tested.degrees) if isinstance(tested, Comparison) else (nan, nan)
+    return {"test": test, "statistic": statistics[0], "degrees": statistics[1], "p": tested.p, "p_holm_pairs": p_holm}
 
 
-def _of_pair(pair: Any) -> dict[str, Any]:
+def _of_pair(pair: PairComparison | None) -> dict[str, Any]:
     nan = float("nan")
     shift, correlation = (None, None) if pair is None else (pair.hodges_lehmann, pair.rank_biserial)
     cells: dict[str, Any] = {}

@@ -104,6 +104,8 @@ class Comparison:
         Fraction of the variance of ranks that is between groups; None for two groups.
     pairs : tuple of PairComparison
         All pairs of groups.
+    degrees : float
+        Denominator degrees of freedom of F; NaN for tests of ranks.
     """
 
     measurement: str
@@ -113,6 +115,7 @@ class Comparison:
     p: float
     epsilon_squared: Estimate | None
     pairs: tuple[PairComparison, ...]
+    degrees: float = float("nan")
     p_holm: float = float("nan")
 
 
@@ -150,9 +153,10 @@ def compare_measurement(
     samples = [values[groups == g] for g in range(k)]
     is_testable = min(map(len, samples)) > 0 and len(values) > k and np.ptp(values) > 0
     model = fit_mixed_model(values, groups, patients) if is_testable and kind == MIXED_MODEL else None
+    degrees = float("nan")
     if kind == MIXED_MODEL:
         test = "linear mixed model, F test"
-        statistic, p = (float("nan"),) * 2 if model is None else model.f_test()
+        statistic, degrees, p = (float("nan"),) * 3 if model is None else model.f_test()
     else:
         test, statistic, p = _rank_test(samples, settings.seed) if is_testable else ("none",) + (float("nan"),) * 2
     pairs = [
@@ -168,7 +172,7 @@ def compare_measurement(
         )  # fmt: skip
     return Comparison(
         measurement, len(values), test, statistic, p, epsilon,
-        tuple(replace(pair, p_holm=float(q)) for pair, q in zip(pairs, corrected, strict=True)),
+        tuple(replace(pair, p_holm=float(q)) for pair, q in zip(pairs, corrected, strict=True)), degrees,
     )  # fmt: skip
 
 

@@ -19,6 +19,10 @@ Ints = npt.NDArray[np.int64]
 class MixedModel:
     """Means of groups with their covariance, by a linear mixed model.
 
+    If all scans of a patient are in one group, the errors of the means are robust: they follow from the differences
+    between the patients of each group, so that variances may differ between groups. Tests are those of Welch. If
+    patients change groups, the errors are those of the model, with one variance between patients and another within.
+
     Attributes
     ----------
     means : ndarray of float64, shape (k,)
@@ -27,26 +31,38 @@ class MixedModel:
         Covariance of the means.
     patients, rest : float
         Variance between patients of a group, and between scans of a patient.
-    degrees : int
-        Denominator degrees of freedom of the tests. They are the number of patients less the number of groups if all
-        scans of a patient are in one group. Otherwise they are the smaller of this number and of those within patients:
-        the number of scans less that of patients, less k - 1.
+    degrees : ndarray of float64, shape (k,)
+        Degrees of freedom of the error of each mean, by Satterthwaite's approximation: the number of patients less 1 if
+        all have the same number of scans. If patients change groups, they are those of all tests: the smaller of the
+        number of patients less k, and of the number of scans less that of patients, less k - 1.
+    is_robust : bool
+        True if each patient is in one group.
     """
 
     means: Floats
     covariance: Floats
     patients: float
     rest: float
-    degrees: int
+    degrees: Floats
+    is_robust: bool
 
-    def f_test(self) -> tuple[float, float]:
-        """Return the statistic F of equal means of all groups, and its p value."""
+    def f_test(self) -> tuple[float, float, float]:
+        """Return the statistic F of equal means of all groups, its denominator degrees of freedom, and its p value."""
         k = len(self.means)
-        contrasts = np.eye(k)[1:] - np.eye(k)[:1]
-        differences = contrasts @ self.means
-        inverse = np.linalg.pinv(contrasts @ self.covariance @ contrasts.T)
-        f = float(differences @ inverse @ differences) / (k - 1)
-        return f, float(stats.f.sf(f, k - 1, self.degrees))
+        if self.is_robust:
+            # The test of Welch (1951).
+            with np.errstate(all="ignore"):
+                weights = 1 / np.diag(self.covariance)
+                shares = weights / weights.sum()
+            spread = float((weights * (self.means - shares @ self.means) ** 2).sum()) / (k - 1)
+            correction = float(((1 - shares) ** 2 / self.degrees).sum()) / (k**2 - 1)
+            f, degrees = spread / (1 + 2 * (k - 2) * correction), 1 / (3 * correction)
+        else:
+            contrasts = np.eye(k)[1:] - np.eye(k)[:1]
+            differences = contrasts @ self.means
+            inverse = np.linalg.pinv(contrasts @ self.covariance @ contrasts.T)
+            f, degrees = float(differences @ inverse @ differences) / (k - 1), float(self.degrees[0])
+        return f, degrees, float(stats.f.sf(f, k - 1, degrees))
 
     def difference(self, first: int, second: int, level: float = 95.0) -> tuple[float, float, float, float]:
         """Return the difference of the means of two groups, second less first, its interval, and its p value by t.
@@ -61,16 +77,20 @@ class MixedModel:
         contrast = np.zeros(len(self.means))
         contrast[[first, second]] = -1, 1
         value, error = float(contrast @ self.means), float(np.sqrt(contrast @ self.covariance @ contrast))
-        half_width = float(stats.t.ppf(0.5 + level / 200, self.degrees)) * error
-        p = float(2 * stats.t.sf(abs(value) / error, self.degrees)) if error else float("nan")
+        degrees = float(self.degrees[0])
+        if self.is_robust:
+            variances = np.diag(self.covariance)[[first, second]]
+            degrees = float(variances.sum() ** 2 / (variances**2 / self.degrees[[first, second]]).sum())
+        half_width = float(stats.t.ppf(0.5 + level / 200, degrees)) * error
+        p = float(2 * stats.t.sf(abs(value) / error, degrees)) if error else float("nan")
         return value, value - half_width, value + half_width, p
 
 
 def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel | None:
     """Return the linear mixed model of values by group, with a random intercept per patient.
 
-    The variances are by restricted maximum likelihood, from statsmodels. The covariance of the means follows from them
-    by generalised least squares.
+    The variances are by restricted maximum likelihood, from statsmodels. The means follow from them by generalised
+    least squares, and their errors as in `MixedModel`.
 
     Parameters
     ----------
@@ -100,26 +120,60 @@ def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel 
         return None
     if not (np.isfinite(between) and np.isfinite(rest) and rest > 1e-9):
         return None
-    information, weighted = np.zeros((design.shape[1],) * 2), np.zeros(design.shape[1])
-    for patient in np.unique(patients):
-        of_patient = patients == patient
-        x, y = design[of_patient], standardized[of_patient]
-        inverse = np.linalg.inv(rest * np.eye(len(y)) + between)
-        information += x.T @ inverse @ x
-        weighted += x.T @ inverse @ y
-    covariance = np.linalg.inv(information)
+    numbers, patient = np.unique(patients, return_inverse=True)
+    is_robust = len(np.unique(np.stack([patients, groups]), axis=1).T) == len(numbers)
+    if is_robust:
+        means, variances, degrees = _robust_means(standardized, groups, patient, between, rest)
+        covariance = np.diag(variances)
+    else:
+        means, covariance = _model_means(standardized, design, patient, between, rest)
+        k = design.shape[1]
+        of_tests = min(len(numbers) - k, len(values) - len(numbers) - (k - 1))
+        degrees = np.full(k, max(of_tests, 1), np.float64)
     return MixedModel(
-        means=center + scale * (covariance @ weighted),
+        means=center + scale * means,
         covariance=scale**2 * covariance,
         patients=scale**2 * between,
         rest=scale**2 * rest,
-        degrees=_degrees(groups, patients),
+        degrees=degrees,
+        is_robust=is_robust,
     )
 
 
-def _degrees(groups: Ints, patients: Ints) -> int:
-    n_patients, k = len(np.unique(patients)), len(np.unique(groups))
-    of_patients = n_patients - k
-    if len(np.unique(np.stack([patients, groups]), axis=1).T) == n_patients:
-        return max(of_patients, 1)
-    return max(min(of_patients, len(groups) - n_patients - (k - 1)), 1)
+def _robust_means(
+    values: Floats, groups: Ints, patients: Ints, between: float, rest: float
+) -> tuple[Floats, Floats, Floats]:
+    """Return the mean of each group, its variance, and the degrees of freedom of the variance.
+
+    The means are those of generalised least squares: means of patients, with weights by their number of scans. The
+    variances are those of Bell and McCaffrey (2002), unbiased if the weights are right.
+    """
+    scans = np.bincount(patients)
+    of_patients = np.bincount(patients, values) / scans
+    group_of = np.zeros(len(scans), np.int64)
+    group_of[patients] = groups
+    rows = []
+    for group in range(groups.max() + 1):
+        members = group_of == group
+        weights = scans[members] / (rest + scans[members] * between)
+        weights = weights / weights.sum()
+        mean = float(weights @ of_patients[members])
+        factors = weights**2 / np.maximum(1 - weights, 1e-12)
+        variance = float(factors @ (of_patients[members] - mean) ** 2)
+        degrees = 1 / float((weights**2).sum() + factors.sum() ** 2 - (factors**2).sum())
+        rows.append((mean, variance, degrees))
+    means, variances, all_degrees = np.array(rows).T
+    return means, variances, all_degrees
+
+
+def _model_means(values: Floats, design: Floats, patients: Ints, between: float, rest: float) -> tuple[Floats, Floats]:
+    """Return the means of groups and their covariance by generalised least squares with the variances of the model."""
+    information, weighted = np.zeros((design.shape[1],) * 2), np.zeros(design.shape[1])
+    for patient in range(patients.max() + 1):
+        of_patient = patients == patient
+        x, y = design[of_patient], values[of_patient]
+        inverse = np.linalg.inv(rest * np.eye(len(y)) + between)
+        information += x.T @ inverse @ x
+        weighted += x.T @ inverse @ y
+    covariance = np.asarray(np.linalg.inv(information), np.float64)
+    return covariance @ weighted, covariance

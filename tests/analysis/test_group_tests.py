@@ -158,7 +158,7 @@ def test_robust_errors_are_those_of_bell_and_mccaffrey_with_full_matrices():
     np.testing.assert_allclose(model.covariance, bread @ meat @ bread, rtol=5e-3, atol=1e-9)
 
 
-def test_mixed_model_of_balanced_scans_makes_the_tests_of_welch_on_the_means_of_patients():
+def test_mixed_model_of_balanced_scans_makes_the_tests_of_welch():
     pytest.importorskip("statsmodels")
     oneway = pytest.importorskip("statsmodels.stats.oneway")
     random = np.random.default_rng(1)

@@ -38,6 +38,16 @@ def simulated(seed, groups=2, patients=50, twice=12, shift=0.0, within=0.6):
     return 20 * np.exp(0.8 * z), group[patient], patient
 
 
+@pytest.mark.parametrize("kind", [RANKS, MIXED_MODEL])
+def test_groups_with_one_known_value_are_not_tested(kind):
+    nan = float("nan")
+    for samples in (([1, nan, nan], [1, 2, 5]), ([1, 2, 4], [nan, 2, nan], [3, 3, 5])):
+        result = compare(samples, kind)
+        assert np.isnan(result.p)
+        assert all(np.isnan(pair.p) for pair in result.pairs if "1" in (pair.first[-1], pair.second[-1]))
+        assert np.isfinite(result.pairs[0].hodges_lehmann.value)
+
+
 @pytest.mark.parametrize("samples", [([1, 4, 2.5], [3, 7, 8, 9]), ([1, 4, 2, 2], [2, 4, 4, 9]), ([1, 1], [1, 2, 5])])
 def test_p_value_of_two_small_groups_counts_all_assignments(samples):
     result = compare(samples)

@@ -1,10 +1,14 @@
 """``lungmix validate groups``: output, files, options in messages, and exit statuses."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 import lungmix
+from lungmix.analysis.group_comparison import compare_groups
+from lungmix.cli.show_groups import show_groups
 from lungmix.mixture import PUBLISHED
 from lungmix.stages.fit import publish
 from lungmix.stages.measure import measure_cohort
@@ -56,6 +60,18 @@ def test_numbers_are_cut_and_described_on_request(folder):
     assert (kinds["Age (years)"], kinds["arm"]) == ("mean ± SD", "n (%)")
 
 
+def test_narrow_terminals_show_the_titles_of_rows_and_whole_numbers(folder):
+    result = compare_groups(lungmix.open_cohort(folder / "s.zarr"), "arm", table=folder / "t.csv")
+    stream = io.StringIO()
+    show_groups(Console(file=stream, width=80), result, [])
+    table, _ = stream.getvalue().split("tests: ")
+    for title in ("Patients", "Age (years)", "Mean density", "Ground-glass"):
+        assert title in table
+    (density,) = [cell for row in result.table if row.key == "mean_hu" for cell in row.cells[:1]]
+    for number in (density.value, density.low, density.high):
+        assert f"{number:,.1f}".replace("-", "\u2212") in table
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -65,6 +81,7 @@ def test_numbers_are_cut_and_described_on_request(folder):
         (("--by", "name"), "name has another text for each scan: give a column of groups"),
         (("--by", "arm", "--repeats", "all"), "--repeats all is not possible: choose from mixed, first"),
         (("--by", "arm", "--patients", "none.csv"), "none.csv cannot be read"),
+        (("--by", "arm", "--seed", "-1"), "Invalid value for '--seed'"),
     ],
 )
 def test_wrong_usage_has_status_2_and_names_options(folder, words, message):

@@ -151,7 +151,7 @@ def compare_measurement(
     patient_numbers, patients = np.unique(patients[is_known], return_inverse=True)
     n_patients, k = len(patient_numbers), len(names)
     samples = [values[groups == g] for g in range(k)]
-    is_testable = min(map(len, samples)) > 0 and len(values) > k and np.ptp(values) > 0
+    is_testable = min(map(len, samples)) > 1 and np.ptp(values) > 0
     model = fit_mixed_model(values, groups, patients) if is_testable and kind == MIXED_MODEL else None
     degrees = float("nan")
     if kind == MIXED_MODEL:
@@ -271,7 +271,7 @@ def _pair(
         *difference, p = model.difference(*pair, settings.level)
         low, high = difference[1:]
         return PairComparison(*name_pair, *estimates, (difference[0], low, high), "linear mixed model, t test", p)
-    if np.ptp(np.concatenate(samples)) == 0:
+    if min(map(len, samples)) < 2 or np.ptp(np.concatenate(samples)) == 0:
         return PairComparison(*name_pair, *estimates, None, "none", nan)
     test, _, p = _rank_test(samples, settings.seed)
     return PairComparison(*name_pair, *estimates, None, test, p)

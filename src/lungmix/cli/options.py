@@ -248,7 +248,7 @@ FigureFile = Annotated[
     typer.Option("--figure", help="Plot the fits over the histogram, as FILE.png and FILE.svg.", metavar="FILE"),
 ]
 StudyDir = Annotated[Path, typer.Option("--out", help="Folder for the table and the figure.", metavar="DIR")]
-Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random draws.", min=0)]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, such as tcp://host:8786.")]
 SchedulerFile = Annotated[Path | None, typer.Option(help="File that a dask scheduler wrote.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", help="Processes of the local cluster.")]

@@ -25,6 +25,9 @@ def show_groups(console: Console, result: GroupStudy, files: Sequence[Path]) -> 
     """Print the table of characteristics, the tests of each measurement, the differences of pairs, and notes."""
     header, rows = narrow_table(result)
     table = new_table("Characteristics" + (f" by {_safe(result.by)}" if result.by else ""), *map(_safe, header))
+    # On narrow terminals, cells have several lines, so that neither the titles of rows nor numbers are cut.
+    for column in table.columns:
+        column.no_wrap = False
     for row in rows:
         table.add_row(*map(_safe, row))
     console.print(table)

@@ -178,7 +178,7 @@ def test_scans_of_one_patient_are_known_from_every_source(measured, table, sourc
     if source == "store":
         monkeypatch.setattr(
             "lungmix.analysis.group_comparison.patients_of",
-            lambda cohort: {name: tuple(map(PatientScan, cases)) for name, cases in pairs.items()},
+            lambda cohort, need_first: {name: tuple(map(PatientScan, cases)) for name, cases in pairs.items()},
         )
     elif source == "file":
         text = ("case,patient", *(f"{case},{patient}" for patient, cases in pairs.items() for case in cases))
@@ -212,7 +212,7 @@ def test_first_scans_alone_are_tested_on_request_and_without_statsmodels(measure
 
 def test_order_of_scans_is_that_of_days(measured, monkeypatch):
     scans = (PatientScan("case-007", 0), PatientScan("case-002", 14))
-    monkeypatch.setattr(group_comparison, "patients_of", lambda cohort: {"patient-001": scans})
+    monkeypatch.setattr(group_comparison, "patients_of", lambda cohort, need_first: {"patient-001": scans})
     result = compare_groups(measured, settings=QUICK)
     assert {scan.case: scan.is_first for scan in result.scans if scan.case in ("case-007", "case-002")} == {
         "case-007": True, "case-002": False,

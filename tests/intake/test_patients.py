@@ -9,9 +9,15 @@ from lungmix.intake.patients import group_patients, read_patients
 from lungmix.store.patients import PatientScan
 
 
+class Cases(dict):
+    """Cases by name, and corrupt cases."""
+
+    damaged = ()
+
+
 def store(*names, **dates):
     """Cases with the shifted dates that they keep."""
-    return {name: SimpleNamespace(acquisition=SimpleNamespace(study_date=dates.get(name))) for name in names}
+    return Cases({name: SimpleNamespace(acquisition=SimpleNamespace(study_date=dates.get(name))) for name in names})
 
 
 def table(tmp_path, text, encoding="utf-8"):
@@ -22,6 +28,15 @@ def table(tmp_path, text, encoding="utf-8"):
 
 def scans(*pairs):
     return tuple(PatientScan(*pair) for pair in pairs)
+
+
+def test_corrupt_cases_stay_scans_of_their_patient(tmp_path):
+    cases = store("b", "c", b="20200301", c="20200302")
+    cases.damaged = {"a": "corrupt"}
+    groups = group_patients(cases, table(tmp_path, "case,patient,date\na,x,2020-01-01\nb,x,2020-01-03\n"))
+    assert groups.patients == {"patient-001": scans(("a", 0), ("b", 2))}
+    groups = group_patients(cases, table(tmp_path, "case,patient\na,x\nb,x\nc,x\n"))
+    assert groups.patients == {"patient-001": scans(("a",), ("b",), ("c",))}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -3,6 +3,7 @@
 import csv
 import io
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lungmix.stages.fit import publish
 from lungmix.stages.measure import drop_stale_rows, write_table
 from lungmix.store import CaseWriter
 from lungmix.store.choices import remember_fit
-from lungmix.store.patients import PatientScan, patients_of, record_patients
+from lungmix.store.patients import PatientScan, first_scans, patients_of, record_patients
 from lungmix.store.tables import is_parquet_of
 from lungmix.verify.cohort import verify_cases
 from support.labelled import labelled_store
@@ -100,8 +101,6 @@ def test_store_has_no_name_and_no_date(cohort, patients):
 
 
 def cohort_files(cohort):
-    from pathlib import Path
-
     return [path for path in Path(cohort.url).rglob("*") if path.suffix in {".csv", ".json", ".parquet"}]
 
 
@@ -123,6 +122,9 @@ def test_table_is_updated_with_the_measurements(cohort, patients):
     assert {patient for patient, _ in rows(cohort)} == {"patient-002"}
     drop_stale_rows(cohort, lambda case: {"zone"} if case.name == "case-003" else ())
     assert list(rows(cohort)) == [("patient-002", 1), ("patient-002", 3)]
+    # One scan alone has no change.
+    drop_stale_rows(cohort, lambda case: {"zone"} if case.name == "case-005" else ())
+    assert rows(cohort) == {}
     pipeline(cohort).measure()
     assert cohort.read_text("followup.csv") == text
 
@@ -140,9 +142,30 @@ def test_removed_cases_leave_the_follow_up(cohort, patients):
     pipeline(cohort).remove(["case-002", "case-004"])
     cohort = lungmix.open_cohort(cohort.url, "r+")
     assert patients_of(cohort) == {"patient-002": (PatientScan("case-003", 0), PatientScan("case-005", 30))}
-    assert rows(cohort).keys() == {("patient-001", 1)}
+    assert rows(cohort) == {}
     pipeline(cohort).measure()
     assert [(row["case"], row["days"]) for row in rows(cohort).values()] == [("case-003", 0), ("case-005", 30)]
+
+
+def test_corrupt_first_scan_is_not_replaced_by_the_second(cohort, patients):
+    pipeline(cohort).followup(patients)
+    text, recorded = cohort.read_text("followup.csv"), cohort.settings["patients"]
+    metadata = Path(cohort.url) / "case-002" / "zarr.json"
+    content = metadata.read_bytes()
+    metadata.write_bytes(content[:50])
+    for table in (None, patients):
+        corrupt = lungmix.open_cohort(cohort.url, "r+")
+        result = pipeline(corrupt).followup(table)
+        assert list(result.failed) == ["case-002"]
+        assert {(row["patient"], row["case"]) for row in result.rows} == {
+            ("patient-001", "case-001"), ("patient-001", "case-004"),
+        }  # fmt: skip
+        assert corrupt.settings["patients"] == recorded
+        assert first_scans(corrupt) == {"case-004": "case-001"}
+        assert len(patients_of(corrupt, need_first=False)["patient-002"]) == 2
+    metadata.write_bytes(content)
+    pipeline(lungmix.open_cohort(cohort.url, "r+")).measure()
+    assert cohort.read_text("followup.csv") == text
 
 
 def test_table_loses_its_rows_with_another_number_of_components(cohort, patients):

@@ -453,7 +453,7 @@ def _number_patients(
     key: Mapping[str, Mapping[str, str]] | None,
 ) -> tuple[dict[str, tuple[int, int]], str]:
     """Return the numbers of patient and scan of each case, and what tells which scans are of one patient."""
-    recorded = _orders(patients_of(cohort))
+    recorded = _orders(patients_of(cohort, need_first=False))
     if patients is not None:
         by, patient_of = "the table of patients", _orders(group_patients(cohort, patients, key).patients)
     elif key is not None:

@@ -72,7 +72,11 @@ def refit_over_patients(
     progress : callable, optional
         Called as ``progress(done, total)`` after each refit.
     """
-    patient_of = {scan.case: f"patient {patient}" for patient, scans in patients_of(cohort).items() for scan in scans}
+    patient_of = {
+        scan.case: f"patient {patient}"
+        for patient, scans in patients_of(cohort, need_first=False).items()
+        for scan in scans
+    }
     cases = masked_cases(cohort)
     columns: dict[str, int] = {}
     patients = {name: columns.setdefault(patient_of.get(name, name), len(columns)) for name in cases}

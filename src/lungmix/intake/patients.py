@@ -148,7 +148,8 @@ def group_patients(
     UsageError
         If a table is invalid, or no patient has two scans in the store.
     """
-    cases = list(cohort)
+    # A corrupt case stays the first scan of its patient: its changes are not since another scan.
+    cases = sorted({*cohort, *cohort.damaged})
     unmatched: list[str] = []
     if patients is None:
         matches, source = _by_key(cases, key or {}), "the key table"
@@ -217,7 +218,7 @@ def _common_days(
     cohort: Cohort, scans: Sequence[tuple[str, PatientLine]], key: Mapping[str, Mapping[str, str]] | None
 ) -> list[int] | None:
     """Return the day of each scan from the first source that has those of all scans; None if no source has."""
-    kept = [_ordinal(cohort[name].acquisition.study_date) for name, _ in scans]
+    kept = [_ordinal(cohort[name].acquisition.study_date) if name in cohort else None for name, _ in scans]
     recorded = [_ordinal((key or {}).get(name, {}).get("study_date")) for name, _ in scans]
     sources = ([line.days for _, line in scans], [line.date for _, line in scans], kept, recorded)
     for days in sources:

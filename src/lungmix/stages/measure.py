@@ -263,7 +263,7 @@ def _drop_lines(cohort: Cohort, stale: Mapping[str, Collection[str]]) -> None:
         text = cohort.read_text(file)
         selected = stale if file in (ZONES_FILE, FOLLOWUP_FILE) else beyond_zones
         if file == FOLLOWUP_FILE:
-            selected = _with_later_scans(text or "", selected)
+            selected = _with_scans_of_patients(text or "", selected)
         if not text or lines_of(text)[1].keys().isdisjoint(selected):
             continue
 
@@ -286,11 +286,18 @@ def _tables_in(cohort: Cohort) -> tuple[str, ...]:
     )
 
 
-def _with_later_scans(text: str, stale: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
-    """Return the stale cases, and all cases of the patients whose first scan is stale, as changes are since that."""
-    rows = rows_of(text)
-    first = {row["patient"]: stale[str(row["case"])] for row in rows if row["scan"] == 1 and str(row["case"]) in stale}
-    return {**stale, **{str(row["case"]): first[row["patient"]] for row in rows if row["patient"] in first}}
+def _with_scans_of_patients(text: str, stale: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
+    """Return the stale cases, and all cases of the patients whose first scan is stale or who have one row left."""
+    rows_by_patient: dict[str, list[Row]] = {}
+    for row in rows_of(text):
+        rows_by_patient.setdefault(str(row["patient"]), []).append(row)
+    selected = dict(stale)
+    for rows in rows_by_patient.values():
+        stages = [stale[str(row["case"])] for row in rows if str(row["case"]) in stale]
+        is_first_stale = any(row["scan"] == 1 and str(row["case"]) in stale for row in rows)
+        if stages and (is_first_stale or len(rows) - len(stages) < 2):
+            selected |= {str(row["case"]): stages[0] for row in rows}
+    return selected
 
 
 def _stage_of_row(line: str) -> str | None:

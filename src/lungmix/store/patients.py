@@ -27,14 +27,22 @@ class PatientScan:
     days: int | None = None
 
 
-def patients_of(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
+def patients_of(cohort: Cohort, *, need_first: bool = True) -> dict[str, tuple[PatientScan, ...]]:
     """Return the patients with two or more scans in a store, in the order of their names.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    need_first : bool
+        False to return patients whose first scan is corrupt, too. Changes are since the first scan, so that such a
+        patient has none until it is converted again.
 
     Returns
     -------
     dict of str to tuple of PatientScan
-        Scans of each patient from the first to the last, by ``patient-001`` and so on. Cases that the store does not
-        hold any more are left out.
+        Scans of each patient from the first to the last, by ``patient-001`` and so on. Cases that cannot be opened are
+        left out.
     """
     recorded = cohort.settings.get(PATIENTS_SETTING)
     if not isinstance(recorded, dict) or not recorded:
@@ -42,8 +50,9 @@ def patients_of(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
     # One pass over the metadata of all cases, in place of a search for each.
     cases, present = set(cohort), {}
     for patient, scans in sorted(recorded.items()):
-        present_scans = tuple(_scan_of(scan) for scan in scans if str(scan.get("case")) in cases)
-        if len(present_scans) > 1:
+        all_scans = list(map(_scan_of, scans))
+        present_scans = tuple(scan for scan in all_scans if scan.case in cases)
+        if len(present_scans) > 1 and (present_scans[0] == all_scans[0] or not need_first):
             present[str(patient)] = present_scans
     return present
 

@@ -52,12 +52,14 @@ def groups_values(store: str, result: GroupStudy, files: Sequence[Path]) -> dict
 
 def _show_tests(console: Console, result: GroupStudy) -> None:
     several = len(result.compared) > 2
-    titles = ("measurement", "scans", "test", "p", "p, Holm", *(("epsilon²",) if several else ()))
-    table = new_table(f"All groups; {result.settings.level:g} % intervals over patients", *titles)
+    tests = ", or ".join(dict.fromkeys(comparison.test for comparison in result.comparisons))
+    title = f"All groups, {result.settings.level:g} % intervals over patients: {tests}" if several else tests
+    effect_title = ("epsilon²",) if several else ()
+    table = new_table(title, "measurement", "scans", *effect_title, "p", "p, Holm")
     for comparison in result.comparisons:
-        numbers = (str(comparison.scans), comparison.test, _p(comparison.p), _p(comparison.p_holm))
         effect = (_interval(comparison.epsilon_squared, 2),) if several else ()
-        table.add_row(title_of(comparison.measurement), *numbers, *effect)
+        numbers = (str(comparison.scans), *effect, _p(comparison.p), _p(comparison.p_holm))
+        table.add_row(title_of(comparison.measurement), *numbers)
     console.print(table)
 
 

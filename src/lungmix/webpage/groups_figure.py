@@ -74,7 +74,9 @@ def groups_figure(result: GroupStudy, measurement: str | None = None) -> Figure:
     comparison = next((item for item in result.comparisons if item.measurement == measurement), None)
     if comparison is not None:
         _draw_p_values(axes, comparison, names, float(at[:, 1].min()), float(at[:, 1].max()))
-        axes.set_title(f"{comparison.test}: {p_text(comparison.p)}", loc="left", fontsize=10)
+        tested = [s for n, scans in zip(names, members, strict=True) if n in result.compared for s in scans]
+        of = " of first scans" if comparison.scans < len(tested) else ""
+        axes.set_title(f"{comparison.test}{of}: {p_text(comparison.p)}", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)

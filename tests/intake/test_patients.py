@@ -105,6 +105,15 @@ def test_table_may_name_files_of_the_key_table(tmp_path):
     assert groups.unmatched[0].startswith("line 4 (")
 
 
+def test_a_line_is_about_one_case_only(tmp_path):
+    # The name of the file of one case is the name of another case.
+    key = {"scan-1": key_row("/s/scan-2.nrrd"), "scan-2": key_row("/s/scan-3.nrrd"), "x": key_row("/s/x.nrrd")}
+    text = "case,patient\nscan-2,m\nscan-3,n\nx,m\n"
+    groups = group_patients(store("scan-1", "scan-2", "x"), table(tmp_path, text), key)
+    assert groups.patients == {"patient-001": scans(("scan-2",), ("x",))}
+    assert [line.split(" (")[0] for line in groups.unmatched] == ["line 3"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -118,7 +118,8 @@ class Change:
     Attributes
     ----------
     value, low, high : float
-        Change as measured, and its interval, which is extended by the whole effect of another inspiration.
+        Change as measured, and its interval, which is extended by the whole effect of another inspiration; the ends are
+        NaN if this effect is unknown.
     corrected, corrected_low, corrected_high : float
         Change at the lung volume of the first scan, and its interval; NaN if that volume is impossible.
     """
@@ -229,14 +230,12 @@ def changes_of(
     acquisition = _acquisition_variances(first, later, len(regions), errors)
     width = NormalDist().inv_cdf(0.5 + level / 200)
     half = width * np.sqrt(of_mixture**2 + acquisition + (INSPIRATION_ERROR * np.nan_to_num(effect)) ** 2)
-    extended = np.where(np.isnan(corrected), measured, corrected)
 
     def change(row: int, column: int) -> Change:
         value, with_volume = float(measured[row, column]), float(corrected[row, column])
         margin, corrected_margin = (float(part[row, column]) for part in half)
-        ends = sorted((value, float(extended[row, column])))
         return Change(
-            value, ends[0] - margin, ends[1] + margin,
+            value, float(np.minimum(value, with_volume)) - margin, float(np.maximum(value, with_volume)) + margin,
             with_volume, with_volume - corrected_margin, with_volume + corrected_margin,
         )  # fmt: skip
 

@@ -194,12 +194,13 @@ def _match(
     files = {name: dict.fromkeys(file_names((key or {}).get(name))) for name in cases}
     # A file name that several cases have tells none of them apart.
     uses = Counter(alias for aliases in files.values() for alias in aliases)
-    matches = {}
+    matches = {name: by_name[name.lower()] for name in cases if name.lower() in by_name}
+    # A line that names a case is about no other case whose file has the same name.
+    for_files = by_name.keys() - {name.lower() for name in matches}
     for name in cases:
-        aliases = [name.lower(), *(alias for alias in files[name] if uses[alias] == 1)]
-        line = next((by_name[alias] for alias in aliases if alias in by_name), None)
-        if line is not None:
-            matches[name] = line
+        aliases = [alias for alias in files[name] if uses[alias] == 1 and alias in for_files]
+        if name not in matches and aliases:
+            matches[name] = by_name[aliases[0]]
     used = {line.line for line in matches.values()}
     return matches, [f"line {line.line} ({mark_untrusted(line.case)})" for line in lines if line.line not in used]
 

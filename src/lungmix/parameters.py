@@ -428,6 +428,24 @@ def check_zones(zones: str | None) -> None:
         raise UsageError(f"there are no lung zones by {mark_untrusted(zones)}: choose one of {', '.join(ZONINGS)}")
 
 
+AFFINE, DEFORMABLE, NO_REGISTRATION = REGISTRATIONS = ("affine", "deformable", "none")
+"""Values of the parameter `register`: how later scans are registered with the first scan of their patient, or not."""
+
+
+def check_registration(register: str | None) -> None:
+    """Raise if the parameter `register` of a follow-up is not possible.
+
+    Raises
+    ------
+    UsageError
+        If there is no such registration.
+    """
+    if register is not None and register not in REGISTRATIONS:
+        raise UsageError(
+            f"there is no registration {mark_untrusted(register)}: choose one of {', '.join(REGISTRATIONS)}"
+        )
+
+
 HARMONISERS = AIR_BLOOD, KERNEL = ("air-blood", "kernel")
 """Methods of harmonisation, in the order in which they are applied."""
 

@@ -226,8 +226,24 @@ LUNG_ZONES: tuple[LungZone, ...] = _lung_zones()
 """Zones of both lungs: every combination of side, third, half and depth. docs/zones.md lists their labels."""
 
 
+def _change(label: int, key: str, name: str, color: str, meaning: str) -> Tissue:
+    code = Code(f"CHANGE-{label}", PRIVATE_SCHEME, meaning)
+    return Tissue(label, key, name, color, code, ANATOMICAL if key == "normal" else ALTERED)
+
+
+CHANGES: tuple[Tissue, ...] = (
+    _change(1, "normal", "Normal in both scans", "#cfd8dc", "Normal in both scans"),
+    _change(2, "gone", "Gone", "#2e9e5b", "Involved in the first scan only"),
+    _change(3, "new", "New", "#d7263d", "Involved in the later scan only"),
+    _change(4, "persistent", "Persistent, same tissue", "#7e57c2", "Involved in both scans, same tissue"),
+    _change(5, "denser", "Persistent, denser", "#8b1a1a", "Involved in both scans, denser in the later"),
+    _change(6, "less_dense", "Persistent, less dense", "#f2b134", "Involved in both scans, less dense in the later"),
+)
+"""Changes of a voxel from the first to a later scan. Air and healthy lung are normal, the other tissues involved."""
+
+
 def segments_of(image: str) -> tuple[Tissue, ...]:
     """Return the segments of a label image in the order of their labels; empty for an image without labels."""
-    of_lungs = {"lung": (LUNG,), "side": SIDES, "region": DENSE, "lobe": LOBES, "zone": LUNG_ZONES}
-    tissues = dict.fromkeys(("tissue", "tissue_median", "tissue_potts"), TISSUES)
+    of_lungs = {"lung": (LUNG,), "side": SIDES, "region": DENSE, "lobe": LOBES, "zone": LUNG_ZONES, "change": CHANGES}
+    tissues = dict.fromkeys(("tissue", "tissue_median", "tissue_potts", "registered_tissue"), TISSUES)
     return (of_lungs | tissues).get(image, ())

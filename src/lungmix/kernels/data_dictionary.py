@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lungmix.quality_flags import FLAGS, PARTS
-from lungmix.tissue import AIRWAY, ELSEWHERE, LOBES, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
+from lungmix.tissue import AIRWAY, CHANGES, ELSEWHERE, LOBES, LUNGS, TISSUES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,52 @@ FOLLOWUP_REGIONS: dict[str, str] = {
 """Parts of the lungs whose lung involvement ``followup.csv`` has, with their description."""
 
 
+REGISTRATION: tuple[Column, ...] = (
+    Column(
+        "registration", "",
+        "affine or deformable; failed if the lungs of the scans could not be registered; empty for the first scan",
+    ),
+    Column("registration_dice", "", "Dice coefficient of the lungs of both scans after the registration"),
+    Column(
+        "registration_similarity", "",
+        "correlation of the structure of both lungs, HU without local mean and contrast, after the registration",
+    ),
+    Column(
+        "registration_volume_ratio", "",
+        "mean Jacobian determinant over the lungs of the first scan: volume of the same lung in this scan per volume "
+        "in the first",
+    ),
+    Column("registered_lung_ml", "mL", "lung of the first scan whose point in this scan is lung too"),
+    Column(
+        "registered_lung_involvement_first", "%",
+        "GGO, consolidation and other together in the first scan, of the voxels of registered_lung_ml",
+    ),
+    Column(
+        "registered_lung_involvement", "%",
+        "GGO, consolidation and other together in this scan, of the voxels of registered_lung_ml, each weighted by its "
+        "volume in the first scan",
+    ),
+    Column(
+        "change_registered_lung_involvement", "points",
+        "registered_lung_involvement minus registered_lung_involvement_first",
+    ),
+    *(
+        Column(f"{change.key}_ml", "mL", f"{meaning}, by labels after the median, in the space of the first scan")
+        for change, meaning in zip(
+            CHANGES[1:],
+            (
+                "involved in the first scan and normal in this one",
+                "normal in the first scan and involved in this one",
+                "involved in both scans by the same tissue", "involved in both scans, by a denser tissue in this one",
+                "involved in both scans, by a less dense tissue in this one",
+            ),
+            strict=True,
+        )
+    ),
+)  # fmt: skip
+"""Columns that ``followup.csv`` has in addition if a scan of the table is registered."""
+
+
 def _followup_columns() -> tuple[Column, ...]:
     parts = "GGO, consolidation and other together"
     involvement = Column("lung_involvement", "%", f"{parts}, of lung voxels")
@@ -257,6 +303,7 @@ def _followup_columns() -> tuple[Column, ...]:
             "worse or improved if the interval of change_lung_involvement_corrected is above or below 0, else stable; "
             "empty for the first scan",
         ),
+        *REGISTRATION,
         Column("remarks", "", "differences from the first scan in acquisition, mask and lung volume"),
         *_MADE_WITH,
     )

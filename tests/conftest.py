@@ -147,13 +147,37 @@ def stages_here(monkeypatch):
     """Stages that compute in this process, without a cluster; their client is None."""
     import dask
 
-    from lungmix.stages import anatomical, harmonise, label, lung_zones, mask, potts, quality, segmented_mask, sides
+    from lungmix.stages import (
+        anatomical,
+        change,
+        harmonise,
+        label,
+        lung_zones,
+        mask,
+        potts,
+        quality,
+        register,
+        segmented_mask,
+        sides,
+    )
 
     def gather(client, values, watch=None):
         with dask.config.set(scheduler="synchronous"):
             return list(dask.compute(*values))
 
-    for stage in (anatomical, harmonise, mask, label, lung_zones, potts, quality, segmented_mask, sides):
+    for stage in (
+        anatomical,
+        change,
+        harmonise,
+        mask,
+        label,
+        lung_zones,
+        potts,
+        quality,
+        register,
+        segmented_mask,
+        sides,
+    ):
         monkeypatch.setattr(stage, "compute_in_order", gather)
     for stage in (mask, label):
         monkeypatch.setattr(stage, "min_worker_memory", lambda client: 1 << 30)

@@ -30,12 +30,13 @@ from lungmix.analysis.change import (
 )
 from lungmix.analysis.leave_one_out import fit_of_store
 from lungmix.analysis.patient_refits import refit_over_patients
-from lungmix.kernels.data_dictionary import FOLLOWUP
+from lungmix.kernels.data_dictionary import FOLLOWUP, REGISTRATION
 from lungmix.kernels.histogram import weighted_sum
 from lungmix.kernels.measures import sum_of
 from lungmix.mixture import TissueModel
 from lungmix.parameters import NO_HARMONISATION
 from lungmix.stages import regions
+from lungmix.stages.change import columns_of
 from lungmix.stages.fit import HU, masked_cases
 from lungmix.stages.measure import UNKNOWN, excluded_regions, has_zones, measured_counts
 from lungmix.store import Case, Cohort
@@ -187,8 +188,10 @@ def followup_rows(
             present = first if number == 1 else scan_of(case, exclude_regions)
             heading: Row = {"case": scan.case, "patient": patient, "scan": number, "days": _days(scan)}
             changes = None if number == 1 else changes_of(first, present, model, refits, errors, LEVEL)
+            registered = {} if number == 1 else columns_of(cohort[scans[0].case], case)
             rows.append({
                 **heading, **_measured(first, present, model), **_changed(first, present, changes, scan.days),
+                **registered,
                 "mask": mask_text(case) or UNKNOWN,
                 "model": str(label_id(case) or ModelId(UNKNOWN, model.digest)),
             })  # fmt: skip
@@ -335,4 +338,4 @@ def _with_all_columns(rows: Sequence[Row]) -> list[Row]:
     """Return rows with the columns of all rows, in the order of the data dictionary; NaN where a row lacks one."""
     keys = {key for row in rows for key in row}
     columns = [column.key for column in FOLLOWUP if column.key in keys]
-    return [{key: row.get(key, NAN) for key in columns} for row in rows]
+    return [{key: row.get(key, "" if key == REGISTRATION[0].key else NAN) for key in columns} for row in rows]

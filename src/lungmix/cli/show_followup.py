@@ -12,6 +12,8 @@ from lungmix.cli.show import show_notes, show_outcomes
 from lungmix.cli.show_fits import new_table, print_lines
 from lungmix.cli.spelling import spelled
 from lungmix.pipeline.followup import FollowupResult
+from lungmix.pipeline.registration import registration_of
+from lungmix.store import open_cohort
 from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.store.tables import Row
 
@@ -59,6 +61,11 @@ def show_followup(console: Console, result: FollowupResult, store: str) -> None:
             print_lines(console, printable(f"note: {_ADVICE}"))
         print_lines(console, *result.statistics(), _EXPLANATION, f"table: {store.rstrip('/')}/{FOLLOWUP_FILE}")
     console.print(f"{len(result.done)} done, {len(result.failed)} failed", highlight=False)
+
+
+def registers_scans(store: str, register: str | None) -> bool:
+    """Return True if the command registers scans, for which it needs workers; for parameters see the command."""
+    return registration_of(open_cohort(store), register) is not None
 
 
 def followup_values(store: str, result: FollowupResult) -> dict[str, Any]:

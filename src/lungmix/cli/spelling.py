@@ -53,6 +53,7 @@ OPTIONS = {
     "port": "--port",
     "preset": "--preset",
     "quality": "--qc-threshold",
+    "register": "--register",
     "repeats": "--repeats",
     "retain_uid": "--retain-uid",
     "scheduler": "--scheduler",

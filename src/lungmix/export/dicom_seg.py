@@ -27,7 +27,7 @@ from lungmix.export.dicom_source import (
     remove_dates,
     write_ct,
 )
-from lungmix.export.images import made_with, require, segments_in
+from lungmix.export.images import check_grid, made_with, require, segments_in
 from lungmix.formats import Scan
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.stages import convert, label
@@ -76,6 +76,7 @@ def write_seg(
         If the original series is not in `series`.
     """
     segments_in(image)
+    check_grid(image)
     require(case, image)
     check_orientation(case)
     slices = derived_slices(case) if with_ct else original_slices(case, series)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lungmix.kernels.labels import look_up
 from lungmix.store import IMAGES, Case
 from lungmix.store.case import posterior_table, remedy_without
 from lungmix.store.models import harmonised_text, label_id, mask_text, sides_text
-from lungmix.store.schema import ARRAYS, LABEL, LABEL_MAPS
+from lungmix.store.schema import ARRAYS, CHANGE, LABEL, LABEL_MAPS, REGISTERED_MAPS
 from lungmix.tissue import TISSUES, Tissue, segments_of
 
 _POSTERIORS = {"posterior": "float32", "posterior8": "uint8"}
@@ -41,9 +42,9 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     path : str or Path
         File to write; its extension chooses the format.
     image : str
-        Image to write: ``ct``, ``lung``, ``side``, ``region``, ``lobe``, ``tissue``, ``tissue_median``,
-        ``tissue_potts``, ``zone``, or ``posterior_TISSUE`` and ``posterior8_TISSUE``, such as ``posterior_ggo``, for
-        the posteriors of a tissue as float32 and as 8-bit integers from 0 to 255.
+        Image to write: ``ct``, ``lung``, ``side``, ``region``, ``tissue``, ``tissue_median``, ``tissue_potts``,
+        ``zone``, ``registered_tissue``, ``change``, or ``posterior_TISSUE`` and ``posterior8_TISSUE``, such as
+        ``posterior_ggo``, for the posteriors of a tissue as float32 and as 8-bit integers from 0 to 255.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
     if len(segments_of(image)) > 1:
         # These formats store no names of labels, so the header names the image, from which readers know them.
         about = {f"{PREFIX}image": image, **about}
-    write_image(target, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, made_with=about)
+    write_image(target, slabs_of(case, image), case.grid_of(image), case.zarr_array(image).dtype, made_with=about)
     return target
 
 
@@ -106,7 +107,7 @@ def made_with(case: Case, image: str) -> dict[str, str]:
         models["lungmix_mask"] = mask_text(case)
         models["lungmix_sides"] = sides_text(case)
         models["lungmix_harmonised"] = harmonised_text(case)
-    if _posterior_in(image) is not None or ARRAYS[image].stage == LABEL:
+    if _posterior_in(image) is not None or ARRAYS[image].stage in (LABEL, CHANGE):
         models["lungmix_model"] = label_id(case)
     return {key: str(value) for key, value in models.items() if value is not None}
 
@@ -130,7 +131,7 @@ def write_volume(case: Case, folder: Path, *, overwrite: bool) -> Path:
 def slabs_of(case: Case, image: str) -> Iterator[npt.NDArray[Any]]:
     """Return an iterator over the slabs of an image, in the order of z, each of shape ``[slices, y, x]``."""
     array = case.zarr_array(image)
-    return (np.asarray(array[start:stop]) for start, stop in case.layout.slabs())
+    return (np.asarray(array[start:stop]) for start, stop in case.layout_of(image).slabs())
 
 
 def check_image(image: str) -> None:
@@ -161,8 +162,19 @@ def segments_in(image: str) -> tuple[Tissue, ...]:
     check_image(image)
     segments = segments_of(image)
     if not segments:
-        raise UsageError(f"the image {image!r} has no labels: choose one of {', '.join(LABEL_MAPS)}")
+        raise UsageError(
+            f"the image {image!r} has no labels: choose one of {', '.join([*LABEL_MAPS, *REGISTERED_MAPS])}"
+        )
     return segments
+
+
+def check_grid(image: str) -> None:
+    """Raise `UsageError` if an image is on the grid of another scan, so that it cannot be written with this one."""
+    if image in REGISTERED_MAPS:
+        raise UsageError(
+            f"the image {image!r} is on the grid of another scan, the first one of the patient: write it as an image "
+            'of its own, such as `format="seg.nrrd"`'
+        )
 
 
 def image_in_name(path: str | Path, default: str = "ct") -> str:
@@ -172,8 +184,10 @@ def image_in_name(path: str | Path, default: str = "ct") -> str:
     """
     words = re.split(r"[^a-z0-9]+", Path(path).name.lower())
     named = default
-    for index, word in enumerate(words):
-        named = _named_by(word, words[index + 1 : index + 3]) or named
+    for index, (before, word) in enumerate(pairwise(["", *words])):
+        # The second word of `registered_tissue` is no image of its own.
+        if f"{before}_{word}" not in REGISTERED_MAPS:
+            named = _named_by(word, words[index + 1 : index + 3]) or named
     if named == default and (posterior := next((word for word in words if word in _POSTERIORS), None)) is not None:
         # Nothing else would tell that the file holds another image than its name says.
         raise UsageError(

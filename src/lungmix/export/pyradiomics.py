@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lungmix.atomic import atomic_file
-from lungmix.export.images import export_image, require, segments_in, slabs_of
+from lungmix.export.images import check_grid, export_image, require, segments_in, slabs_of
 from lungmix.store import Case
 
 COLUMNS = ("Image", "Mask", "Label")
@@ -49,6 +49,7 @@ def write_images(case: Case, folder: Path, image: str) -> list[Row]:
         labels without voxels.
     """
     segments_in(image)
+    check_grid(image)
     names = {}
     hu = case.measured_image
     for name in dict.fromkeys((hu, _LUNG, image)):

@@ -44,7 +44,7 @@ def write_segmentation(case: Case, path: Path, image: str) -> list[Path]:
     for number, segment in enumerate(segments):
         fields |= _fields(f"Segment{number}_", segment, extents[segment.label])
     write_image(
-        path, slabs_of(case, image), case.geometry, case.zarr_array(image).dtype, fields, made_with(case, image)
+        path, slabs_of(case, image), case.grid_of(image), case.zarr_array(image).dtype, fields, made_with(case, image)
     )
     return [path]
 

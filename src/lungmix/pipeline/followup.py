@@ -16,7 +16,9 @@ from lungmix.intake.patients import group_patients
 from lungmix.mixture import TissueModel
 from lungmix.parameters import KERNEL
 from lungmix.pipeline.harmonisation import fault_of_image
+from lungmix.pipeline.registration import drop_stale_registrations, register_scans
 from lungmix.pipeline.result import CaseResult
+from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages.measure import write_table
 from lungmix.store import Cohort
@@ -145,6 +147,7 @@ def update_followup(cohort: Cohort, names: Sequence[str], model: TissueModel) ->
     """
     if PATIENTS_SETTING not in cohort.settings:
         return []
+    drop_stale_registrations(cohort)
     rows = fresh_rows(cohort, names, model) if model.n_components == len(TISSUES) else []
     if rows:
         write_table(cohort, FOLLOWUP_FILE, text_of(rows))
@@ -153,18 +156,21 @@ def update_followup(cohort: Cohort, names: Sequence[str], model: TissueModel) ->
     return rows
 
 
-def follow_up(cohort: Cohort, model: TissueModel, result: FollowupResult) -> None:
+def follow_up(runner: CaseRunner, model: TissueModel, result: FollowupResult, register: str | None = None) -> None:
     """Write the table of the follow-up of all patients that the store records.
 
     Parameters
     ----------
-    cohort : Cohort
-        The store, opened for writing.
+    runner : CaseRunner
+        Runner of the cases.
     model : TissueModel
         Model of the store.
     result : FollowupResult
-        Receives rows, and failures of scans without labels by the model.
+        Receives rows, failures of scans without labels by the model, and those of scans that cannot be registered.
+    register : {"affine", "deformable"}, optional
+        How later scans are registered with the first one; None registers no scan.
     """
+    cohort = runner.cohort
     if model.n_components != len(TISSUES):
         raise UsageError("changes of lung involvement need five tissues: fit five components, then label and measure")
     parameters = last_harmonisation(cohort)
@@ -177,9 +183,10 @@ def follow_up(cohort: Cohort, model: TissueModel, result: FollowupResult) -> Non
                 names.append(scan.case)
             else:
                 result.fail(scan.case, fault)
+    register_scans(runner, names, register, result)
     with UsageRecorder(result.spent).alone(FOLLOWUP):
         result.rows = update_followup(cohort, names, model)
-    result.done = [str(row["case"]) for row in result.rows]
+    result.done = [name for row in result.rows if (name := str(row["case"])) not in result.failed]
     for row in result.rows:
         result.note(str(row["case"]), [text for text in str(row["remarks"]).split("; ") if text])
     if result.rows:

@@ -43,6 +43,7 @@ from lungmix.pipeline.cohort_steps import (
 from lungmix.pipeline.followup import FollowupResult, follow_up, remember_patients
 from lungmix.pipeline.harmonisation import check_harmonisation, fault_of_image, remember_harmonisation
 from lungmix.pipeline.masks import AnyMaskStage, plan_masks, remember_given
+from lungmix.pipeline.registration import drop_stale_registrations, registration_of, remember_registration
 from lungmix.pipeline.result import CaseResult, RunResult, raise_without_memory
 from lungmix.pipeline.runner import CaseRunner
 from lungmix.pipeline.sources import take_sources
@@ -472,8 +473,15 @@ class Pipeline:
         return result
 
     @_locked
-    def followup(self, patients: str | Path | None = None, key_table: str | Path | None = None) -> FollowupResult:
-        """Compare the scans of each patient with the first one, and write ``followup.csv``; this reads no voxel.
+    def followup(
+        self,
+        patients: str | Path | None = None,
+        key_table: str | Path | None = None,
+        register: str | None = None,
+    ) -> FollowupResult:
+        """Compare the scans of each patient with the first one, and write ``followup.csv``.
+
+        Voxels are read only to register scans.
 
         A store remembers which scans are of one patient, under neutral names and without dates. `run` and `measure`
         then update the table.
@@ -485,16 +493,22 @@ class Pipeline:
             `lungmix.intake.patients.read_patients`. By default those of the last call.
         key_table : str or Path, optional
             Key table of the store. It tells patients and dates, or which files the table `patients` names.
+        register : {"affine", "deformable", "none"}, optional
+            Find where each point of the first scan's lungs lies in the later scans, and map what is new, gone and
+            persistent: by affine transforms, or by deformable ones, which start from these; ``"none"`` deletes the
+            registrations of the store. By default as in the last call, or none. It needs a client.
 
         Raises
         ------
         UsageError
-            If a table is invalid, or it is not known which scans are of one patient.
+            If a table is invalid, there is no such registration, or it is not known which scans are of one patient.
         """
+        registration_of(self.cohort, register)
         model = stored_model(self.cohort)
         result = FollowupResult(model_id=stored_id(self.cohort, model))
         remember_patients(self.cohort, patients, key_table, result)
-        follow_up(self.cohort, model, result)
+        kind = remember_registration(self.cohort, register)
+        follow_up(self._runner, model, result, kind)
         return result
 
     @accepts_earlier_names(parameters="fit")
@@ -538,6 +552,7 @@ class Pipeline:
         remember_given(self.cohort, forgotten=names)
         drop_slices(self.cohort, names)
         forget_scans(self.cohort, names)
+        drop_stale_registrations(self.cohort)
         CohortWriter(self.cohort).delete_cases(names)
         return RunResult(done=list(names), rows=stored_rows(self.cohort))
 

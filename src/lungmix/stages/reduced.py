@@ -6,7 +6,8 @@ head, to the back and to the left of the patient.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -90,10 +91,27 @@ def reduced_labels(case: CaseFiles, name: str) -> npt.NDArray[np.uint8]:
 
 def reduced_hu(case: CaseFiles, grid: ReducedGrid, image: str) -> npt.NDArray[np.int16]:
     """Return the mean HU of the reduced voxels of the axial array of an image; it is read once, slab by slab."""
+    return reduced_means(case, grid, partial(case.read, image))
+
+
+def reduced_means(
+    case: CaseFiles, grid: ReducedGrid, read: Callable[[int, int], npt.NDArray[np.int16]]
+) -> npt.NDArray[np.int16]:
+    """Return the means of reduced voxels of the axial array of a volume, which is read once, slab by slab.
+
+    Parameters
+    ----------
+    case : CaseFiles
+        Case that the volume belongs to.
+    grid : ReducedGrid
+        Reduced voxels of the axial array.
+    read : callable
+        ``read(start, stop)`` returns slices of the volume in the storage order of the scan, int16.
+    """
     order = case.geometry.axis_order
     along = order.axes.index(0)
     spans = list(case.layout.slabs())
-    slabs = (order.to_axial(case.read(image, *span)) for span in (spans[::-1] if order.flipped[0] else spans))
+    slabs = (order.to_axial(read(*span)) for span in (spans[::-1] if order.flipped[0] else spans))
     missing = list(grid.missing)
     parts = []
     for run in _runs(slabs, grid, along):

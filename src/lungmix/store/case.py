@@ -25,6 +25,7 @@ from lungmix.store.metadata import ATTRIBUTE
 from lungmix.store.schema import (
     ARRAYS,
     CONVERT,
+    DISPLACEMENT,
     HARMONISE,
     HARMONISED,
     IMAGES,
@@ -32,6 +33,8 @@ from lungmix.store.schema import (
     MASK,
     ONLY_SOME_LABELS,
     PACKED,
+    REGISTER,
+    REGISTERED_MAPS,
     ArraySchema,
 )
 from lungmix.store.verified_array import StoredArray
@@ -76,6 +79,25 @@ class Case:
     def layout(self) -> Layout:
         """Levels, chunks, shards and slabs of the arrays of this case."""
         return layout_of(self.geometry, self._attribute(CHUNK_SLICES))
+
+    def grid_of(self, name: str) -> Geometry:
+        """Return the geometry of an image: that of the scan, or of the first scan of the patient if it is registered.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image, see `array`.
+        """
+        if image_schema(name).kind != "registered":
+            return self.geometry
+        record = self._shared_attributes.get("stages", {}).get(REGISTER)
+        if record is None:
+            raise StoreError(f"case {self.name} has no image {name} yet: {remedy_without(name)}", case=self.name)
+        return Geometry.from_dict(record["grid"])
+
+    def layout_of(self, name: str) -> Layout:
+        """Return the levels, chunks, shards and slabs of an image of this case."""
+        return layout_of(self.grid_of(name), self._attribute(CHUNK_SLICES))
 
     @property
     def ct(self) -> da.Array:
@@ -174,6 +196,22 @@ class Case:
         return self.array("zone")
 
     @property
+    def registered_tissue(self) -> da.Array:
+        """Tissue labels of this scan in the space of the patient's first scan: uint8, 0 to 5.
+
+        Only later scans have them, after `lungmix.Pipeline.followup` with ``register``.
+        """
+        return self.array("registered_tissue")
+
+    @property
+    def change(self) -> da.Array:
+        """Change since the first scan, in its space: uint8, labels as in `lungmix.tissue.CHANGES`.
+
+        Only later scans have it, after `lungmix.Pipeline.followup` with ``register``.
+        """
+        return self.array("change")
+
+    @property
     def zone_counts(self) -> npt.NDArray[np.uint64]:
         """HU histograms of the lung zones, uint64; row ``i`` counts the voxels of label ``i + 1``."""
         return self._stored_array("zone_counts")[:]
@@ -194,8 +232,9 @@ class Case:
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
-            Name of the image.
+        name : str
+            Name of the image: ``ct``, ``harmonised``, ``lung``, ``side``, ``lobe``, ``tissue``, ``tissue_median``,
+            ``tissue_potts``, ``zone``, ``registered_tissue`` or ``change``.
         level : int
             Resolution level, 0 the finest.
 
@@ -244,17 +283,18 @@ class Case:
         return any(key.startswith(f"{name}/") for key in self.stages.get(MASK, {}).get("files", {}))
 
     def is_started(self, name: str) -> bool:
-        """Return True if writing of an image of this name has started."""
-        return image_schema(name).level(0) in self._group
+        """Return True if writing of an image of this name, or of the displacements of a registration, has started."""
+        path = DISPLACEMENT if name == DISPLACEMENT else image_schema(name).level(0)
+        return path in self._group
 
     def has_remains(self, stage: str, image: str) -> bool:
         """Return True if the case has a stage, finished or corrupt, or an image of it that a killed run left."""
         return stage in self.stages or stage in self.damage or self.is_started(image)
 
     def to_sitk(self, name: str = "ct") -> sitk.Image:
-        """Read an image into memory as ``SimpleITK.Image`` with the exact geometry of the scan."""
+        """Read an image into memory as ``SimpleITK.Image`` with its exact geometry, see `grid_of`."""
         image = sitk.GetImageFromArray(self.zarr_array(name)[:])
-        return self.geometry.apply_to(image)
+        return self.grid_of(name).apply_to(image)
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -408,6 +448,8 @@ def remedy_without(name: str) -> str:
 
 def _run_with(name: str) -> str:
     """Return the call that makes an image."""
+    if name in REGISTERED_MAPS:
+        return '`Pipeline.followup(register="deformable")`'
     smooth = dict.fromkeys(ONLY_SOME_LABELS, ', smooth="potts"')
     options = {"lobe": ", masks=PLACE", "zone": ', zones="volume"', HARMONISED: ', harmonise="kernel"', **smooth}
     return f"`Pipeline.run(sources{options.get(name, '')})`"

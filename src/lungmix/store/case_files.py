@@ -16,7 +16,7 @@ from lungmix.kernels.packed_masks import Bits
 from lungmix.store import ome_zarr, zarr_adapter
 from lungmix.store.case import CHUNK_SLICES, Case
 from lungmix.store.objects import Receipts, sizes_under
-from lungmix.store.schema import PACKED
+from lungmix.store.schema import DISPLACEMENT, PACKED
 
 OME = "ome"
 """Name of the attribute with the OME-Zarr metadata of an image."""
@@ -85,6 +85,10 @@ class CaseFiles(Case):
     def read(self, name: str, start: int, stop: int, rows: slice = slice(None)) -> npt.NDArray[Any]:
         """Read slices `start` to `stop` (exclusive) of an image into memory; with `rows`, only these rows."""
         return self.zarr_array(name)[start:stop, rows]
+
+    def read_displacement(self) -> npt.NDArray[Any]:
+        """Read the displacements of the registration of this case: float32 ``[z, y, x, component]``, mm in LPS."""
+        return self._stored_array(DISPLACEMENT)[:]
 
     def read_packed(self, name: str, start: int, stop: int) -> Bits:
         """Read slices `start` to `stop` (exclusive) of a packed mask: uint64 ``[z, y, words]``."""

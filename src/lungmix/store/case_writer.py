@@ -26,6 +26,7 @@ from lungmix.store.schema import (
     BEGIN_WITHOUT,
     CONVERT,
     DEPENDENTS,
+    DISPLACEMENT,
     FILL_VALUE,
     LABEL_MAPS,
     LABELS_FILE,
@@ -54,7 +55,7 @@ class CaseWriter(CaseFiles):
 
     def create_image(self, name: str) -> Receipts:
         """Create the empty arrays of an image on all levels, in place of earlier arrays; return their receipts."""
-        layout, schema = self.layout, image_schema(name)
+        layout, schema = self.layout_of(name), image_schema(name)
         receipts: Receipts = {}
         if not schema.path:
             self.describe_image()
@@ -63,6 +64,10 @@ class CaseWriter(CaseFiles):
         elif schema.kind == "image":
             self.delete_array(schema.path)
             attributes = {OME: ome_zarr.image_metadata(name, self.geometry, layout)}
+            receipts = self._write_metadata(schema.path, attributes)
+        elif schema.kind == "registered":
+            self.delete_array(schema.path)
+            attributes = {OME: ome_zarr.label_metadata(name, self.grid_of(name), layout, is_of_case=False)}
             receipts = self._write_metadata(schema.path, attributes)
         else:
             self.delete_array(schema.path)
@@ -108,8 +113,9 @@ class CaseWriter(CaseFiles):
 
         Parameters
         ----------
-        name : {"ct", "harmonised", "lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
-            Name of the image.
+        name : str
+            Name of the image: ``ct``, ``harmonised``, ``lung``, ``side``, ``lobe``, ``tissue``, ``tissue_median``,
+            ``tissue_potts``, ``zone``, ``registered_tissue`` or ``change``.
         start : int
             Index of the first slice.
         slab : ndarray, shape (slices, y, x)
@@ -126,7 +132,7 @@ class CaseWriter(CaseFiles):
         AlignmentError
             If the slices cover a part of a shard.
         """
-        layout, schema = self.layout, image_schema(name)
+        layout, schema = self.layout_of(name), image_schema(name)
         layout.check(start, start + len(slab))
         receipts: Receipts = {}
         for index, level in enumerate(layout.levels):
@@ -190,6 +196,16 @@ class CaseWriter(CaseFiles):
             compressors=codecs_for(schema.dtype), attributes=schema.attributes,
         )  # fmt: skip
         return receipts | self._write_chunks(schema.path, 0, counts)
+
+    def write_displacement(self, field: npt.NDArray[np.float32]) -> Receipts:
+        """Write the displacements of a registration, ``[z, y, x, component]``, in place of earlier ones."""
+        schema = ARRAYS[DISPLACEMENT]
+        self.delete_array(schema.path)
+        receipts = self._create_array(
+            schema.path, shape=field.shape, chunks=field.shape, dtype=field.dtype,
+            compressors=codecs_for(schema.dtype), attributes=schema.attributes,
+        )  # fmt: skip
+        return receipts | self._write_chunks(schema.path, 0, field)
 
     def delete_array(self, path: str) -> None:
         """Delete an array of this case; for the path of a label map, its arrays on all levels."""

@@ -20,16 +20,20 @@ def image_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, A
     }
 
 
-def label_metadata(name: str, geometry: Geometry, layout: Layout) -> dict[str, Any]:
-    """Return the ``ome`` attribute of a label map, with the names and colours of its labels."""
+def label_metadata(name: str, geometry: Geometry, layout: Layout, *, is_of_case: bool = True) -> dict[str, Any]:
+    """Return the ``ome`` attribute of a label map, with the names and colours of its labels.
+
+    `is_of_case` is False for a label map on the grid of another case, which has no source in this one.
+    """
     segments = segments_of(name)
+    source = {"source": {"image": "../../"}} if is_of_case else {}
     return {
         "version": VERSION,
         "multiscales": [_multiscale(name, geometry, layout, centred=False, kind="nearest")],
         "image-label": {
             "colors": [{"label-value": segment.label, "rgba": list(segment.rgba)} for segment in segments],
             "properties": [{"label-value": segment.label, "name": segment.name} for segment in segments],
-            "source": {"image": "../../"},
+            **source,
         },
     }
 

@@ -16,20 +16,24 @@ from lungmix.kernels.reduction import N_LEVELS
 from lungmix.parameters import FITS
 from lungmix.tissue import DENSE, LOBES, LUNG_ZONES, SIDES
 
-CONVERT, HARMONISE, MASK, SIDE, LABEL, ZONE = STAGES = ("convert", "harmonise", "mask", "side", "label", "zone")
-"""Stages of a case in their order."""
+CONVERT, HARMONISE, MASK, SIDE, LABEL, ZONE, REGISTER, CHANGE = STAGES = (
+    "convert", "harmonise", "mask", "side", "label", "zone", "register", "change"
+)  # fmt: skip
+"""Stages of a case in their order. Only later scans of a patient have the last two."""
 
 DEPENDENTS = {
-    CONVERT: (HARMONISE, MASK, SIDE, LABEL, ZONE),
-    HARMONISE: (MASK, SIDE, LABEL, ZONE),
-    MASK: (SIDE, LABEL, ZONE),
+    CONVERT: (HARMONISE, MASK, SIDE, LABEL, ZONE, REGISTER, CHANGE),
+    HARMONISE: (MASK, SIDE, LABEL, ZONE, REGISTER, CHANGE),
+    MASK: (SIDE, LABEL, ZONE, REGISTER, CHANGE),
     SIDE: (ZONE,),
-    LABEL: (),
+    LABEL: (CHANGE,),
     ZONE: (),
+    REGISTER: (CHANGE,),
+    CHANGE: (),
 }
-"""For each stage, the stages that become invalid when its result changes."""
+"""For each stage, the stages of the same case that become invalid when its result changes."""
 
-_DISPLAY_NAMES = {SIDE: "right/left", ZONE: "zones"}
+_DISPLAY_NAMES = {SIDE: "right/left", ZONE: "zones", REGISTER: "registration", CHANGE: "change map"}
 
 FIT, FITS_RECORD, MASK_SETTING, QUALITY_SETTING = "fit", "fits", "mask", "quality"
 """Names of settings of a cohort: record of the model, record of the fits, mask parameters of the last run, and
@@ -52,6 +56,10 @@ ZONES_SETTING = "zones"
 PATIENTS_SETTING = "patients"
 """Setting of a cohort: the cases of each patient with several scans, and days since the first; None or absent where it
 is not known which scans are of one patient."""
+
+REGISTER_SETTING = "register"
+"""Setting of a cohort: kind of the registration of later scans, ``affine`` or ``deformable``; None or absent where
+scans are not registered."""
 
 HARMONISE_SETTING = "harmonise"
 """Setting of a cohort: parameters of the harmonised images; None or absent where there are none."""
@@ -87,6 +95,10 @@ FILTERED = "filtered"
 """Name of the filtered axial slices of a scan that is not stored in axial slices; the array exists only while its
 harmonised image is made."""
 
+DISPLACEMENT = "displacement"
+"""Name of the field of a registration: for each voxel of a coarse grid in the space of the first scan, the vector to
+the same point of the lungs in this scan."""
+
 TEMPORARY = (OPENED, IMPORTED, REFERENCE, SEGMENTED, FILTERED)
 """Names of arrays that exist only during a command; if it is killed, the next command deletes them."""
 
@@ -99,8 +111,9 @@ class ArraySchema:
     ----------
     name : str
         Name of the array.
-    kind : {"image", "labels", "packed", "histogram", "temporary"}
-        Images and labels have `N_LEVELS` resolutions.
+    kind : {"image", "labels", "registered", "field", "packed", "histogram", "temporary"}
+        Images and labels have `N_LEVELS` resolutions, and so have registered labels: a label map on the grid of the
+        first scan of the patient, which is not that of the case.
     path : str
         Path in the case; the levels of images and labels are folders in it.
     stage : str or None
@@ -112,7 +125,7 @@ class ArraySchema:
     """
 
     name: str
-    kind: Literal["image", "labels", "packed", "histogram", "temporary"]
+    kind: Literal["image", "labels", "registered", "field", "packed", "histogram", "temporary"]
     path: str
     stage: str | None
     dtype: str
@@ -124,6 +137,7 @@ class ArraySchema:
 
 
 _PACKING = {"packing": "bit k of word w of a row is voxel x = 64 w + k"}
+_DISPLACEMENT = {"unit": "millimeter", "axes": ["z", "y", "x", "component"], "components": ["L", "P", "S"]}
 _HISTOGRAM = {"first_hu": FIRST_HU, "unit": "voxels"}
 
 ARRAYS = {
@@ -156,6 +170,9 @@ ARRAYS = {
             "zone_counts", "histogram", "zone_counts", ZONE, "uint64",
             {**_HISTOGRAM, "rows": [zone.key for zone in LUNG_ZONES]},
         ),
+        ArraySchema(DISPLACEMENT, "field", DISPLACEMENT, REGISTER, "float32", _DISPLACEMENT),
+        ArraySchema("registered_tissue", "registered", "registered_tissue", CHANGE, "uint8"),
+        ArraySchema("change", "registered", "change", CHANGE, "uint8"),
         ArraySchema(PACKED, "packed", PACKED, PACKED, "uint64", _PACKING),
         ArraySchema(OPENED, "packed", OPENED, None, "uint64", _PACKING),
         ArraySchema(IMPORTED, "temporary", IMPORTED, None, "uint8"),
@@ -179,7 +196,8 @@ BEGIN_WITHOUT = {"lung": ONLY_SOME_MASKS, "tissue": ONLY_SOME_LABELS}
 """By image, the arrays that are deleted once the image is created."""
 
 LABEL_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "labels")
-IMAGES = ("ct", HARMONISED, *LABEL_MAPS)
+REGISTERED_MAPS = tuple(array.name for array in ARRAYS.values() if array.kind == "registered")
+IMAGES = ("ct", HARMONISED, *LABEL_MAPS, *REGISTERED_MAPS)
 LABELS_FILE = "labels/zarr.json"
 """Metadata file that lists the label maps; it belongs to no stage."""
 

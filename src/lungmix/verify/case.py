@@ -21,7 +21,19 @@ from lungmix.kernels.packed_masks import pack_below
 from lungmix.kernels.plausibility import add_all, summarize
 from lungmix.mixture import TissueModel
 from lungmix.parameters import ZONE_RULES, MaskParameters
-from lungmix.stages import convert, harmonise, label, lung_zones, mask, measure, potts, quality, regions
+from lungmix.stages import (
+    change,
+    convert,
+    harmonise,
+    label,
+    lung_zones,
+    mask,
+    measure,
+    potts,
+    quality,
+    regions,
+    register,
+)
 from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.given_mask import is_given
@@ -42,6 +54,7 @@ from lungmix.store import (
 from lungmix.store.choices import harmonised_by, last_quality
 from lungmix.store.models import GIVEN
 from lungmix.store.objects import Receipts
+from lungmix.store.patients import first_scans
 from lungmix.store.schema import PACKED, TABLES
 from lungmix.store.tables import lines_of, text_of
 from lungmix.verify.objects import corrupt_objects, unexpected_objects
@@ -172,6 +185,8 @@ class Comparison:
                         )
             if lung_zones.STAGE in case.stages and regions.is_valid(scratch[name]):
                 self._recompute_zones(context)
+            if register.STAGE in case.stages:
+                self._recompute_registration(context)
         if label.STAGE in case.stages:
             self._compare_rows(self.model)
 
@@ -183,6 +198,21 @@ class Comparison:
             return
         lung_zones.ZoneStage(by).run(context, self.case.name)
         self._compare_stage(context.cohort[self.case.name], lung_zones.STAGE)
+
+    def _recompute_registration(self, context: StageContext) -> None:
+        """Compare the registration and the change maps with recomputed ones."""
+        name, record = self.case.name, self.case.stages[register.STAGE]
+        firsts = first_scans(self.cohort)
+        if firsts.get(name) not in self.cohort or not register.is_valid(self.cohort[firsts[name]], self.case):
+            self.add_problem(
+                "its registration is not that of the present scans: run `Pipeline.followup()`", register.STAGE
+            )
+            return
+        register.RegisterStage(firsts, str(record["kind"]), self.cohort).run(context, name)
+        self._compare_stage(context.cohort[name], register.STAGE)
+        if change.STAGE in self.case.stages:
+            change.ChangeStage(firsts, self.cohort).run(context, name)
+            self._compare_stage(context.cohort[name], change.STAGE)
 
     def _recompute_harmonised(self, context: StageContext) -> bool:
         """Compare the harmonised image with a recomputed one; return False if its parameters are unknown."""

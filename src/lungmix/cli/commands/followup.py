@@ -16,6 +16,7 @@ from lungmix.cli.running import pipeline_on
 @opt.example(
     "lungmix followup cohort.zarr --patients patients.csv",
     "lungmix followup cohort.zarr --key-table safe/key.csv",
+    "lungmix followup cohort.zarr --register deformable",
     "lungmix followup cohort.zarr --report page/",
 )
 @option_groups
@@ -37,6 +38,14 @@ def followup(
             metavar="FILE.csv",
         ),
     ] = None,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            help="Register later scans with the first one, 'affine' or 'deformable', and map what is new, gone and "
+            "persistent; 'none' deletes the maps; by default as in the last call.",
+            metavar="KIND",
+        ),
+    ] = None,
     report: opt.ReportDir = None,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
@@ -44,12 +53,12 @@ def followup(
     """Compare the scans of each patient with the first one, and write followup.csv and .parquet into the store.
 
     Changes are given as measured and at the lung volume of the first scan, with intervals. The exit status is 1 if a
-    scan of a patient is not measured.
+    scan of a patient is not measured, or cannot be registered.
     """
-    from lungmix.cli.show_followup import followup_values, show_followup
+    from lungmix.cli.show_followup import followup_values, registers_scans, show_followup
 
-    with pipeline_on(store, cluster, needed=False) as pipeline:
-        result = pipeline.followup(patients, key_table)
+    with pipeline_on(store, cluster, needed=registers_scans(store, register)) as pipeline:
+        result = pipeline.followup(patients, key_table, register)
         if report is not None:
             write_page_of(pipeline.cohort, report, result.failed, quiet=cluster.quiet)
     emit(followup_values(store, result), lambda console: show_followup(console, result, store), as_json)

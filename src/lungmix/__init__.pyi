@@ -21,6 +21,7 @@ from .pipeline import Pipeline as Pipeline
 from .pipeline import RunResult as RunResult
 from .pipeline.evaluation import EvaluationResult as EvaluationResult
 from .pipeline.evaluation import evaluate as evaluate
+from .pipeline.followup import FollowupResult as FollowupResult
 from .pipeline.one_call import run as run
 from .quality_flags import FLAGS as FLAGS
 from .quality_flags import QualityParameters as QualityParameters

@@ -387,6 +387,29 @@ def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     assert groups_figure(compare_groups(measured, "x", table=numbers, settings=QUICK)).axes
 
 
+def test_names_of_groups_are_no_formulae_in_the_figure(measured, table):
+    names = ("$a^$", "[b]")
+    result = compare_groups(measured, "outcome", table=table(*outcomes(outcome=lambda n: names[n % 2])), settings=QUICK)
+    figure = groups_figure(result)
+    figure.canvas.draw()
+    assert figure.axes[0].get_xticklabels()[0].get_text().startswith(r"\$a^\$")
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_measurements_that_no_scan_has_are_not_tested(measured, table, tmp_path, groups):
+    result = compare_groups(
+        measured, "outcome", table=table(*outcomes(outcome=lambda n: OUTCOMES[n % groups])), settings=QUICK,
+        measurements=("right_ml",),
+    )  # fmt: skip
+    (comparison,) = result.comparisons
+    assert np.isnan(comparison.p)
+    assert any(note.startswith("right_ml: no test") for note in result.notes)
+    rows = comparison_rows(result)
+    assert len(rows) == {2: 1, 3: 4}[groups]
+    assert {row["p"] for row in rows} == {row["epsilon_squared"] for row in rows} == {""}
+    assert (tmp_path / "out" / "groups.png") in write_groups(result, tmp_path / "out")
+
+
 def test_recorded_patients_are_read_from_the_store(measured, tmp_path):
     import shutil
 

@@ -1,8 +1,11 @@
 """Which scans are of one patient: tables, key tables, days, and errors that name the line."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lungmix.errors import UsageError
 from lungmix.intake.patients import group_patients, read_patients
@@ -142,3 +145,24 @@ def test_missing_or_binary_file_is_rejected(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UsageError, match="not text in UTF-8"):
         read_patients(tmp_path / "x.csv")
+
+
+CELLS = st.sampled_from([
+    "case", "a", "b", "1", "-3", "1e400", "nan", "2020-02-29", "20200230", "٣", "", '"', "=1+1", "\0", "x" * 40,
+])  # fmt: skip
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.lists(CELLS, min_size=2, max_size=5), max_size=5).map(
+        lambda lines: "\n".join(["case,patient,date,days", *(",".join(cells) for cells in lines)]).encode()
+    ),
+))  # fmt: skip
+def test_any_content_is_a_table_or_an_error_with_a_message(tmp_path, content):
+    path = tmp_path / "patients.csv"
+    path.write_bytes(content)
+    with suppress(UsageError):
+        lines = read_patients(path)
+        assert lines
+        assert len({line.case for line in lines}) == len(lines)

@@ -19,7 +19,14 @@ from lungmix.stages.measure import measure_cohort, rows_of_case
 from lungmix.store import ZONES_FILE
 from lungmix.webpage.page import write_page
 from lungmix.webpage.scans import OPENING, script_of
-from lungmix.webpage.zones import COLUMNS, LOBE_COLUMNS, involvement_by_zone, stored_involvement, zones_figure
+from lungmix.webpage.zones import (
+    COLUMNS,
+    LOBE_COLUMNS,
+    involvement_by_lobe,
+    involvement_by_zone,
+    stored_involvement,
+    zones_figure,
+)
 from support.browser import running_browser
 from support.labelled import add_case
 
@@ -178,7 +185,9 @@ def test_page_without_zones_has_no_figure(tmp_path):
     assert "figure-zones" not in text
 
 
-def test_lobes_have_a_figure_of_their_own(tmp_path):
+@pytest.fixture
+def lobed(tmp_path):
+    """Measured store of two cases with lobes, and without lung zones."""
     cohort = lungmix.open_cohort(tmp_path / "cohort.zarr", "a")
     random = np.random.default_rng(5)
     for name in ("case-001", "case-002"):
@@ -189,6 +198,11 @@ def test_lobes_have_a_figure_of_their_own(tmp_path):
     publish(cohort, PUBLISHED, {"given": True})
     measure_cohort(cohort, list(cohort), PUBLISHED)
     measure_cohort(cohort, list(cohort), PUBLISHED, (), ZONES_FILE)
+    return cohort
+
+
+def test_lobes_have_a_figure_of_their_own(lobed, tmp_path):
+    cohort = lobed
     text = write_page(cohort, tmp_path / "page").read_text()
     assert "figure-zones" not in text
     assert "by lobe, as the given masks distinguish them. Medians of 2 cases: right upper lobe:" in text
@@ -202,3 +216,23 @@ def test_lobes_have_a_figure_of_their_own(tmp_path):
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][2] == "lower\nlobe"
     stored = list(csv.DictReader(io.StringIO((tmp_path / "page" / "figures" / "lobes.csv").read_text())))
     assert [*stored[0]] == ["case", *LOBE_COLUMNS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 400])
+def test_sketch_of_lobes_shows_their_numbers(lobed, tmp_path, width):
+    page = write_page(lobed, tmp_path / "page")
+    expected = involvement_by_lobe(lobed["case-001"], PUBLISHED)
+    assert [*expected] == [*LOBE_COLUMNS]
+    with running_browser(tmp_path) as browser:
+        browser.open(page, "#scan=case-001", width=width)
+        browser.wait("return document.getElementById('state').textContent === 'case-001 is shown'")
+        assert browser.run("return document.getElementById('zones').hidden")
+        numbers = "return [...document.querySelectorAll('#zones-lobes .value')].map((node) => node.textContent)"
+        assert browser.run(numbers) == [f"{v:.1f}" if v < 10 else f"{v:.0f}" for v in expected.values()]
+        titles = "return [...document.querySelectorAll('#zones-lobes .cut title')].map((node) => node.textContent)"
+        box = "return [...document.querySelectorAll('#zones-lobes .cut')].every((node) => node.getBBox().width > 50)"
+        assert browser.run(box)
+        assert browser.run(titles)[1] == f"right middle lobe: {expected['right_middle_lobe']:.0f} %"
+        assert browser.run("const e = document.documentElement; return e.scrollWidth <= e.clientWidth")
+        assert browser.console() == []

@@ -165,7 +165,9 @@ def compare_measurement(
     ]
     corrected = holm([pair.p for pair in pairs])
     epsilon = None
-    if k > 2:
+    if k > 2 and not all(map(len, samples)):
+        epsilon = Estimate(*(float("nan"),) * 4)
+    elif k > 2:
         epsilon = estimate(
             partial(epsilon_squared, values, groups, patients),
             n_patients, draws=settings.draws, level=settings.level, seed=settings.seed,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.buffer.cpu import NDBuffer
 from zarr.codecs import ShardingCodec
 from zarr.registry import get_pipeline_class
 from zarr.storage import StorePath, WrapperStore
@@ -41,6 +43,7 @@ _PRIVATE_NAMES = (
     (WrapperStore, "_set_many"),
     (ShardingCodec, "codec_pipeline"),
     (GroupMetadata, "to_buffer_dict"),
+    (BatchedCodecPipeline, "_merge_chunk_array"),
 )
 _CHUNKS_PER_CALL = 64
 """Number of chunks that zarr encodes in one call. With its default of 1, dispatch takes longer than encoding labels."""
@@ -78,6 +81,26 @@ def unwrap(store: Store) -> Store:
     return store.inner if isinstance(store, StoreWrapper) else store
 
 
+class _Voxels(NDBuffer):
+    """Voxels of a shard: they compare themselves with 0, by which empty chunks are left out, faster than in zarr."""
+
+    def all_equal(self, other: Any, equal_nan: bool = True) -> bool:
+        """Return True if all elements equal a value."""
+        if self.dtype.kind in "iu" and not np.any(other):
+            return not self.as_numpy_array().any()
+        return super().all_equal(other, equal_nan)
+
+
+@dataclass(frozen=True)
+class _ChunkPipeline(BatchedCodecPipeline):
+    """Pipeline that encodes the chunks of a shard."""
+
+    def _merge_chunk_array(self, *parts: Any, **options: Any) -> Any:
+        """Return a chunk that is about to be encoded."""
+        chunk = super()._merge_chunk_array(*parts, **options)
+        return _Voxels(chunk.as_ndarray_like()) if type(chunk) is NDBuffer else chunk
+
+
 class _BatchSharding(ShardingCodec):
     """Sharding codec that encodes `_CHUNKS_PER_CALL` chunks in one call, whatever the configuration of zarr says."""
 
@@ -86,6 +109,8 @@ class _BatchSharding(ShardingCodec):
         pipeline: Any = get_pipeline_class()
         if not issubclass(pipeline, BatchedCodecPipeline):
             return super().codec_pipeline  # a pipeline that the user configured
+        if pipeline is BatchedCodecPipeline:
+            pipeline = _ChunkPipeline
         return pipeline.from_codecs(self.codecs, batch_size=_CHUNKS_PER_CALL)
 
 

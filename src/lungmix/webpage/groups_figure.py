@@ -67,12 +67,13 @@ def groups_figure(result: GroupStudy, measurement: str | None = None) -> Figure:
         "\n".join([*textwrap.wrap(name, _LABEL_WIDTH), _sizes(len({s.patient for s in scans}), len(scans))])
         for name, scans in zip(names, members, strict=True)
     ]
-    axes.set_xticks(range(len(names)), labels)
+    # Dollar signs would begin formulae.
+    axes.set_xticks(range(len(names)), [label.replace("$", r"\$") for label in labels])
     axes.set(xlim=(-0.6, len(names) - 0.4), ylabel=title_of(measurement))
     if len(at) and at[:, 1].min() >= 0:
         axes.set_ylim(bottom=0)
     comparison = next((item for item in result.comparisons if item.measurement == measurement), None)
-    if comparison is not None:
+    if comparison is not None and len(at):
         _draw_p_values(axes, comparison, names, float(at[:, 1].min()), float(at[:, 1].max()))
         tested = [s for n, scans in zip(names, members, strict=True) if n in result.compared for s in scans]
         of = " of first scans" if comparison.scans < len(tested) else ""

@@ -25,7 +25,7 @@ from lungmix.store.schema import LABEL, POTTS_RECORD, ZONE
 from lungmix.tissue import Tissue
 from lungmix.webpage.files import publish
 from lungmix.webpage.volume import CLASSES, LOWEST_HU, POSTERIOR_STEPS, STEP_HU, Preview, preview_of
-from lungmix.webpage.zones import involvement_by_zone
+from lungmix.webpage.zones import involvement_by_lobe, involvement_by_zone
 
 FOLDER = "data"
 OPENING = "lungmix.deliver("
@@ -125,6 +125,8 @@ def script_of(case: Case, model: TissueModel | None, posterior: str | None = Non
     }
     if zones := involvement_by_zone(case, model):
         payload["zones"] = zones
+    if lobes := involvement_by_lobe(case, model):
+        payload["lobes"] = lobes
     text = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     return f"{OPENING}{text});\n".encode()
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from math import isnan, nan
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lungmix.kernels.measures import measure_zones
+from lungmix.kernels.measures import measure_lobes, measure_zones
 from lungmix.mixture import TissueModel
 from lungmix.stages.measure import has_zones
 from lungmix.store import ZONES_FILE, Case, Cohort
@@ -47,9 +48,24 @@ def involvement_by_zone(case: Case, model: TissueModel | None) -> dict[str, floa
     """
     if model is None or model.n_components != len(TISSUES) or not has_zones(case):
         return {}
-    rows = measure_zones(case.zone_counts, model.lookup_table(), case.geometry.voxel_ml, model.posterior_table())
+    return _involvement(measure_zones(case.zone_counts, *_tables(case, model)), COLUMNS)
+
+
+def involvement_by_lobe(case: Case, model: TissueModel | None) -> dict[str, float]:
+    """Return the lung involvement, %, of the lobes of a case by the names of `LOBE_COLUMNS`; empty without lobes."""
+    counts = case.lobe_counts
+    if model is None or model.n_components != len(TISSUES) or counts is None:
+        return {}
+    return _involvement(measure_lobes(counts, *_tables(case, model)), LOBE_COLUMNS)
+
+
+def _tables(case: Case, model: TissueModel) -> tuple[npt.NDArray[np.uint8], float, npt.NDArray[np.float64]]:
+    return model.lookup_table(), case.geometry.voxel_ml, model.posterior_table()
+
+
+def _involvement(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
     values = {str(row["zone"]): float(row["lung_involvement"]) for row in rows}
-    return {name: round(values[name], 4) for name in COLUMNS if not isnan(values[name])}
+    return {name: round(values[name], 4) for name in names if not isnan(values[name])}
 
 
 def stored_involvement(cohort: Cohort, names: Sequence[str], columns: Sequence[str] = COLUMNS) -> tuple[list[Row], str]:

@@ -49,7 +49,7 @@ lungmix.PairedView = class extends lungmix.View {
     super.show(delivered, volume);
     // Figures of both scans alternate on narrow screens, so each says which scan it shows.
     for (const caption of this.root.querySelectorAll("figcaption")) caption.dataset.scan = this.title;
-    lungmix.drawZones(this.root.querySelector(".zones"), delivered.zones);
+    lungmix.drawZones(this.root.querySelector(".zones").id, delivered);
     this.onShow();
   }
 

@@ -143,8 +143,12 @@ lungmix.View = class {
   }
 };
 
-// Draw the sketch of lung zones of a scan in a figure, which is hidden for scans without zones.
-lungmix.drawZones = function (figure, zones) {
-  figure.hidden = !zones;
-  if (zones) figure.firstElementChild.replaceChildren(lungmix.zones(zones, Number(figure.dataset.largest), figure.id));
+// Draw the sketches of lung zones and lobes of a scan in two figures, which are hidden for scans without them.
+lungmix.drawZones = function (id, delivered) {
+  for (const [name, draw] of [[id, "zones"], [`${id}-lobes`, "lobes"]]) {
+    const figure = lungmix.byId(name);
+    const values = delivered[draw];
+    figure.hidden = !values;
+    if (values) figure.firstElementChild.replaceChildren(lungmix[draw](values, Number(figure.dataset.largest), figure.id));
+  }
 };

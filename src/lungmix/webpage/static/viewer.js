@@ -27,7 +27,7 @@ lungmix.Viewer = class extends lungmix.View {
     this.counts = delivered.histogram;
     this.drawHistogram();
     this.listFacts(delivered);
-    lungmix.drawZones(lungmix.byId("zones"), delivered.zones);
+    lungmix.drawZones("zones", delivered);
     for (const row of document.querySelectorAll("#cases tr[aria-current]")) row.removeAttribute("aria-current");
     const row = lungmix.rowOf(this.name);
     if (row) row.setAttribute("aria-current", "true");

@@ -43,8 +43,9 @@ def export_image(case: Case, path: str | Path, image: str = "ct") -> Path:
         File to write; its extension chooses the format.
     image : str
         Image to write: ``ct``, ``lung``, ``side``, ``region``, ``lobe``, ``tissue``, ``tissue_median``,
-        ``tissue_potts``, ``zone``, ``registered_tissue``, ``change``, or ``posterior_TISSUE`` and ``posterior8_TISSUE``,
-        such as ``posterior_ggo``, for the posteriors of a tissue as float32 and as 8-bit integers from 0 to 255.
+        ``tissue_potts``, ``zone``, ``registered_tissue``, ``change``, or ``posterior_TISSUE`` and
+        ``posterior8_TISSUE``, such as ``posterior_ggo``, for the posteriors of a tissue as float32 and as 8-bit
+        integers from 0 to 255.
 
     Returns
     -------

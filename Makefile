@@ -115,7 +115,11 @@ pictures: $(VENV)/.test $(VENV)/.browser  ## The docs' pictures of phantoms, ane
 	$(BIN)/python -m lungmix.phantom $(PICTURES)/scans --scans 8 --shape 160 256 256 --spacing 1.4 1.4 1.9 --format dicom
 	$(BIN)/lungmix run $(PICTURES)/cohort.zarr $(PICTURES)/scans --preset physical --fit paper
 	$(BIN)/lungmix report $(PICTURES)/cohort.zarr $(PICTURES)/page --scores $(PICTURES)/scans/scores.csv
-	$(BIN)/python docs/pictures.py $(PICTURES)/cohort.zarr $(PICTURES)/page
+	$(BIN)/python -m lungmix.phantom $(PICTURES)/followup --scans 2 --followups 2 --shape 160 256 256 --spacing 1.4 1.4 1.9
+	$(BIN)/lungmix run $(PICTURES)/followup.zarr $(PICTURES)/followup --model published --zones volume
+	$(BIN)/lungmix followup $(PICTURES)/followup.zarr --patients $(PICTURES)/followup/patients.csv --register deformable \
+		--report $(PICTURES)/followup-page
+	$(BIN)/python docs/pictures.py $(PICTURES)/cohort.zarr $(PICTURES)/page $(PICTURES)/followup-page/patients/patient-002.html
 	$(BIN)/python -m lungmix.phantom $(PICTURES)/tutorial --scans 3 --format dicom
 	$(BIN)/lungmix run $(PICTURES)/tutorial.zarr $(PICTURES)/tutorial --model published
 	$(BIN)/python docs/tutorial_figure.py $(PICTURES)/tutorial.zarr docs/pictures/tutorial.png

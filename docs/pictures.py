@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation that show phantoms anew: STORE PAGE, of a phantom cohort; see the Makefile.
+"""Make the pictures of the docs that show phantoms anew: STORE PAGE PATIENT, of phantom cohorts; see the Makefile.
 
 Pictures of a page or a viewer are screenshots in Chromium. Those of `docs/fitting.md` are figures that the commands
 named there write; that of `docs/performance.md` is made by `make bench`; those of ITK-SNAP and napari were taken
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the pictures of the documentation anew.")
     parser.add_argument("store", type=Path)
     parser.add_argument("page", type=Path)
+    parser.add_argument("patient", type=Path, help="page of a patient with registered scans")
     chosen = parser.parse_args()
     import lungmix
 
@@ -34,6 +35,8 @@ def main() -> None:
     draw_slice(cohort[name])
     with tempfile.TemporaryDirectory() as profile:
         shoot_page(chosen.page / "index.html", name, Path(profile))
+    with tempfile.TemporaryDirectory() as profile:
+        shoot_patient(chosen.patient, Path(profile))
     shoot_neuroglancer(chosen.store, cohort[name])
 
 
@@ -61,12 +64,28 @@ def shoot_page(page: Path, name: str, profile: Path) -> None:
         browser.click("th[data-key=lung_involvement] button")
         browser.run("document.activeElement.blur()")
         for part, file in (("cohort", "cohort.png"), ("viewer", "viewer.png")):
-            box = browser.run(
-                "const r = document.getElementById(arguments[0]).getBoundingClientRect();"
-                "return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}", part
-            )  # fmt: skip
-            shot = browser.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=box)
-            save_small(base64.b64decode(shot["data"]), OUT / file)
+            save_section(browser, part, OUT / file)
+
+
+def shoot_patient(page: Path, profile: Path) -> None:
+    from support.browser import running_browser
+
+    with running_browser(profile) as browser:
+        browser.open(page, "", *WIDE)
+        browser.wait("return lungmix.pair.views.every((view) => view.volume)")
+        browser.click("input[value=change]")
+        browser.run("const o = document.getElementById('opacity'); o.value = 70; o.dispatchEvent(new Event('input'))")
+        browser.run("document.activeElement.blur()")
+        save_section(browser, "scans", OUT / "patient.png")
+
+
+def save_section(browser, section: str, file: Path) -> None:
+    box = browser.run(
+        "const r = document.getElementById(arguments[0]).getBoundingClientRect();"
+        "return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}", section
+    )  # fmt: skip
+    shot = browser.tell("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=box)
+    save_small(base64.b64decode(shot["data"]), file)
 
 
 def shoot_neuroglancer(store: Path, case) -> None:

@@ -21,9 +21,11 @@ from lungmix.webpage.followup import (
     measurements_of,
     patients_with_changes,
     table_of,
+    write_patients,
 )
 from lungmix.webpage.followup_figures import COLORS, followup_figure, measures_figure
 from lungmix.webpage.page import write_page
+from lungmix.webpage.scans import DataFiles
 from support.followup import followup_rows, tie_patients
 from support.labelled import labelled_store
 
@@ -109,10 +111,8 @@ def test_page_lists_patients_and_each_has_a_page(page):
 def test_scans_without_a_data_file_are_not_offered(cohort, tmp_path):
     page = write_page(cohort, tmp_path / "page")
     assert 'id="pair"' in (page.parent / "patients" / "patient-001.html").read_text()
-    from lungmix.webpage import followup
-    from lungmix.webpage.scans import DataFiles
-
-    followup.write_patients(patients_with_changes(cohort), DataFiles({"case-001": "s"}, None, False), tmp_path / "page")
+    files = DataFiles({"case-001": "s"}, None, False)
+    write_patients(cohort, patients_with_changes(cohort), files, tmp_path / "page", lambda name, error: None)
     text_of_page = (page.parent / "patients" / "patient-001.html").read_text()
     assert 'id="pair"' not in text_of_page
     assert "Two scans with labels are needed" in text_of_page
@@ -141,6 +141,17 @@ def test_store_without_patients_is_not_read(monkeypatch, tmp_path):
     assert patients_with_changes(cohort) == []
     assert read == []
     assert patients_with_changes(lungmix.open_cohort(tmp_path / "other.zarr", "a")) == []
+
+
+def test_patients_of_a_changed_table_cannot_name_a_path(tmp_path):
+    cohort, _ = labelled_store(tmp_path / "cohort.zarr", 2)
+    tie_patients(cohort, {"patient-001": [("case-001", 0), ("case-002", 9)]})
+    text = cohort.read_text(FOLLOWUP_FILE)
+    for name in ("../../patient-002", "/tmp/patient-001", "patient-1/../x", "", "<b>"):
+        CohortWriter(cohort).write_text(FOLLOWUP_FILE, text.replace("patient-001", name))
+        assert patients_with_changes(cohort) == []
+    CohortWriter(cohort).write_text(FOLLOWUP_FILE, "case,scan\ncase-001,1\ncase-002,2\n")
+    assert patients_with_changes(cohort) == []
 
 
 @pytest.mark.parametrize(("number", "days", "scans"), [(2, True, 2), (2, False, 3), (60, True, 2), (200, False, 2)])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lungmix.analysis.change import CORRECTED, INVOLVEMENT
+from lungmix.errors import StoreError
+from lungmix.stages.change import reason_of
 from lungmix.store import Cohort
 from lungmix.store.patients import patients_of
 from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.store.tables import Row, rows_of
-from lungmix.tissue import TISSUES
+from lungmix.tissue import CHANGES, TISSUES
+from lungmix.webpage.change_maps import FOLDER as CHANGES_FOLDER
+from lungmix.webpage.change_maps import stamp_of, write_change
 from lungmix.webpage.columns import columns_of
 from lungmix.webpage.files import publish
 from lungmix.webpage.rendering import render
-from lungmix.webpage.scans import DataFiles
+from lungmix.webpage.scans import DataFiles, remove_files_of_other_cases
 from lungmix.webpage.zones import LARGEST_LI
 
 FOLDER = "patients"
@@ -27,6 +32,7 @@ _GENERATOR = "lungmix, page of a patient"
 
 _SCRIPTS = ("base", "load", "volume", "plane", "zones", "view", "link", "pair")
 _HEAD_BYTES = 600
+_NAME = re.compile(r"patient-\d+", re.ASCII)
 _NOT_MEASURED = ("case", "patient", "scan", "days", "course", "remarks", "mask", "model")
 
 
@@ -105,8 +111,10 @@ def patients_with_changes(cohort: Cohort) -> list[Patient]:
         return []
     by_patient: dict[str, list[Row]] = {}
     for row in rows_of(cohort.read_text(FOLLOWUP_FILE) or ""):
-        if row["case"] in cohort:
-            by_patient.setdefault(str(row["patient"]), []).append(row)
+        name = str(row.get("patient", ""))
+        # Names become names of files, so a table that was changed by hand may not name a path.
+        if _NAME.fullmatch(name) and str(row.get("case")) in cohort:
+            by_patient.setdefault(name, []).append(row)
     return [
         Patient(name, tuple(sorted(rows, key=lambda row: _number(row, "scan"))))
         for name, rows in sorted(by_patient.items())
@@ -135,18 +143,29 @@ def table_of(patients: Sequence[Patient]) -> list[dict[str, str]]:
     return rows
 
 
-def write_patients(patients: Sequence[Patient], files: DataFiles, folder: Path) -> None:
+def write_patients(
+    cohort: Cohort,
+    patients: Sequence[Patient],
+    files: DataFiles,
+    folder: Path,
+    unreadable: Callable[[str, Exception], None],
+) -> None:
     """Write the page of each patient, and delete the pages of other patients.
 
     Parameters
     ----------
+    cohort : Cohort
+        The store.
     patients : sequence of Patient
         Patients with changes.
     files : DataFiles
         Data files of the cases that the page can show.
     folder : Path
         Folder of the report.
+    unreadable : callable
+        Called with each case whose change map cannot be read, and the error. Its patient has a page without it.
     """
+    changes = _write_changes(cohort, patients, files, folder, unreadable)
     for index, patient in enumerate(patients):
         page = render(
             "patient.html.j2",
@@ -157,20 +176,63 @@ def write_patients(patients: Sequence[Patient], files: DataFiles, folder: Path) 
             neighbours=[patients[i].name if 0 <= i < len(patients) else None for i in (index - 1, index + 1)],
             cards=_cards(patient),
             viewed=[
-                {"case": case, "stamp": files.stamps[case], "title": _title(scan), "number": f"scan {scan['scan']}"}
+                {
+                    "case": case,
+                    "stamp": files.stamps[case],
+                    "title": _title(scan),
+                    "number": _number_of(scan),
+                    "change": changes.get(case),
+                }
                 for case, scan in zip(patient.cases, patient.scans, strict=True)
                 if case in files.stamps
             ],
             rows=measurements_of(patient),
-            remarks=[
-                (_title(scan), str(scan["remarks"])) for scan in patient.scans if str(scan.get("remarks", "")).strip()
-            ],
+            remarks=_remarks(cohort, patient),
+            changes=CHANGES,
             tissues=TISSUES,
             files=files,
             largest_li=LARGEST_LI,
         )
         publish(folder / FOLDER / f"{patient.name}.html", page)
     remove_pages_of_other_patients(folder, {patient.name for patient in patients})
+
+
+def _write_changes(
+    cohort: Cohort,
+    patients: Sequence[Patient],
+    files: DataFiles,
+    folder: Path,
+    unreadable: Callable[[str, Exception], None],
+) -> dict[str, str]:
+    """Write the data files of later scans with change maps, and delete those of other cases; return their stamps."""
+    stamps = {}
+    for patient in patients:
+        first, *rest = (cohort[name] for name in patient.cases)
+        for later in rest if first.name in files.stamps else ():
+            stamp = stamp_of(first, later) if later.name in files.stamps else None
+            if stamp is None:
+                continue
+            try:
+                write_change(first, later, folder)
+            except (StoreError, OSError) as error:
+                unreadable(later.name, error)
+            else:
+                stamps[later.name] = stamp
+    remove_files_of_other_cases(folder / CHANGES_FOLDER, stamps)
+    return stamps
+
+
+def _remarks(cohort: Cohort, patient: Patient) -> list[tuple[str, str]]:
+    """Return the remarks on each scan, with the reason of each that could not be registered."""
+    first, *rest = (cohort[name] for name in patient.cases)
+    reasons = {later.name: reason_of(first, later) for later in rest}
+    remarks = []
+    for scan in patient.scans:
+        reason = reasons.get(str(scan["case"]))
+        texts = [str(scan.get("remarks", "")), f"not registered: {reason}" if reason else ""]
+        if any(texts):
+            remarks.append((_title(scan), "; ".join(filter(None, texts))))
+    return remarks
 
 
 def remove_pages_of_other_patients(folder: Path, kept: Collection[str]) -> None:
@@ -233,7 +295,11 @@ def _cards(patient: Patient) -> list[tuple[str, str]]:
 def _title(scan: Row) -> str:
     days = _number(scan, "days")
     when = f", day {days:.0f}" if math.isfinite(days) else ""
-    return f"scan {scan['scan']}{when}: {scan['case']}"
+    return f"{_number_of(scan)}{when}: {scan['case']}"
+
+
+def _number_of(scan: Row) -> str:
+    return f"scan {scan.get('scan', '')}"
 
 
 def _number(row: Row, key: str) -> float:

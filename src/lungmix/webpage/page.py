@@ -36,6 +36,7 @@ from lungmix.webpage.followup import Patient, patients_with_changes, table_of, w
 from lungmix.webpage.overview import CohortOverview, overview_of
 from lungmix.webpage.pictures import Picture
 from lungmix.webpage.rendering import render
+from lungmix.webpage.scans import FOLDER as DATA
 from lungmix.webpage.scans import DataFiles, data_files_of, remove_files_of_other_cases, write_scan
 from lungmix.webpage.thumbnails import remove_thumbnails_of_other_cases, slice_of, write_thumbnail
 from lungmix.webpage.zones import LARGEST_LI
@@ -99,7 +100,7 @@ def write_page(
     unreadable = _write_scans(cohort, labelled, model, target, callback, posterior)
     notes |= {name: f"no view: {reason}" for name, reason in unreadable.items()}
     viewed = [name for name in labelled if name not in unreadable]
-    remove_files_of_other_cases(target, set(viewed))
+    remove_files_of_other_cases(target / DATA, set(viewed))
     shown, unreadable = _write_thumbnails(cohort, overview, viewed, target)
     notes |= {name: f"no picture: {reason}" for name, reason in unreadable.items()}
     rows = _rows(cohort, overview, scores or {})
@@ -108,7 +109,11 @@ def write_page(
     patients = patients_with_changes(cohort)
     figures = _draw(cohort, overview, model, viewed, rows, compared, patients, target, callback)
     files = data_files_of(cohort, viewed, shares_of)
-    write_patients(patients, files, target)
+
+    def warn_of_change(name: str, error: Exception) -> None:
+        callback.on_warning(f"{name}: no change map: {_reason(error)}")
+
+    write_patients(cohort, patients, files, target, warn_of_change)
     page = target / "index.html"
     publish(page, _render(cohort, overview, model, rows, figures, patients, notes, shown, files, spell))
     return page

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -31,9 +31,10 @@ FOLDER = "data"
 OPENING = "lungmix.deliver("
 """Beginning of every data file, by which data files are recognized."""
 
+SPREAD = 7
+"""Labels are multiplied by this number. Browsers may change grey values slightly, which then does not change labels."""
+
 _QUALITY = 75
-# Labels are multiplied by this number. Browsers may change grey values slightly, which then does not change labels.
-_SPREAD = 7
 _POSTERIOR_SPREAD = 5
 _BIN = 5
 _HU = (-1100, 300)
@@ -103,9 +104,9 @@ def write_scan(case: Case, model: TissueModel | None, folder: Path, posterior: s
     return len(content)
 
 
-def remove_files_of_other_cases(folder: Path, kept: set[str]) -> None:
-    """Delete data files of cases that are not in `kept`; files that are no data files stay."""
-    for path in (folder / FOLDER).glob("*.js"):
+def remove_files_of_other_cases(folder: Path, kept: Collection[str]) -> None:
+    """Delete data files in a folder of cases that are not in `kept`; files that are no data files stay."""
+    for path in folder.glob("*.js"):
         if path.stem not in kept:
             with path.open("rb") as stream:
                 is_data_file = stream.read(len(OPENING)) == OPENING.encode()
@@ -165,21 +166,19 @@ def histogram_of(counts: npt.NDArray[np.uint64], model: TissueModel | None) -> d
 
 
 def _volume(preview: Preview) -> dict[str, Any]:
-    depth, height, width = preview.grey.shape
-    columns = max(1, round((depth * height / width) ** 0.5))
     further: dict[str, Any] = {}
     if preview.posterior is not None:
-        sheet = _sheet(preview.posterior * np.uint8(_POSTERIOR_SPREAD), columns, lossless=True, quality=40, method=2)
+        sheet = sheet_of(preview.posterior * np.uint8(_POSTERIOR_SPREAD), lossless=True, quality=40, method=2)
         further = {"posterior": sheet, "posteriorSteps": POSTERIOR_STEPS, "posteriorSpread": _POSTERIOR_SPREAD}
     if preview.potts is not None:
-        further["potts"] = _sheet(preview.potts * np.uint8(_SPREAD), columns, lossless=True, quality=40, method=2)
+        further["potts"] = sheet_of(preview.potts * np.uint8(SPREAD), lossless=True, quality=40, method=2)
     return further | {
-        "shape": [depth, height, width],
-        "columns": columns,
+        "shape": list(preview.grey.shape),
+        "columns": columns_of_sheet(preview.grey.shape),
         "lowest": LOWEST_HU,
         "step": STEP_HU,
         "classes": CLASSES,
-        "spread": _SPREAD,
+        "spread": SPREAD,
         "axes": [
             {
                 "name": axis.name, "size": axis.size, "first": axis.first, "step": axis.step,
@@ -187,14 +186,28 @@ def _volume(preview: Preview) -> dict[str, Any]:
             }
             for axis in preview.axes
         ],
-        "grey": _sheet(preview.grey, columns, quality=_QUALITY, method=2),
-        "labels": _sheet(preview.labels * np.uint8(_SPREAD), columns, lossless=True, quality=40, method=2),
+        "grey": sheet_of(preview.grey, quality=_QUALITY, method=2),
+        "labels": sheet_of(preview.labels * np.uint8(SPREAD), lossless=True, quality=40, method=2),
     }  # fmt: skip
 
 
-def _sheet(volume: npt.NDArray[np.uint8], columns: int, **options: Any) -> str:
-    """Return one WebP image in base64, with the axial slices tiled row by row, `columns` slices per row."""
-    depth, height, width = volume.shape
+def columns_of_sheet(shape: tuple[int, ...]) -> int:
+    """Return the number of axial slices in a row of the sheet of a volume, so that the sheet is about square."""
+    depth, height, width = shape
+    return max(1, round((depth * height / width) ** 0.5))
+
+
+def sheet_of(volume: npt.NDArray[np.uint8], **options: Any) -> str:
+    """Return one WebP image in base64, with the axial slices tiled row by row, see `columns_of_sheet`.
+
+    Parameters
+    ----------
+    volume : ndarray of uint8, shape (z, y, x)
+        The volume.
+    **options : Any
+        Options of the WebP encoder of Pillow.
+    """
+    (depth, height, width), columns = volume.shape, columns_of_sheet(volume.shape)
     rows = -(-depth // columns)
     tiles = np.zeros((rows * columns, height, width), np.uint8)
     tiles[:depth] = volume

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -105,36 +105,48 @@ def preview_of(case: Case, voxels: int = VOXELS, posterior: str | None = None) -
         Tissue whose posteriors the preview contains. They are averaged at full resolution: the posterior at the mean HU
         of a reduced voxel is not the mean posterior of its voxels.
     """
-    box = _body(case)
-    target = _sizes(box, case.geometry.spacing_zyx, voxels)
-    index, level = _level(case, box, target)
-    cut = _box_on(level, box)
-    sizes = tuple(min(n, s.stop - s.start) for n, s in zip(target, cut, strict=True))
-    weights = [_area_weights(s.stop - s.start, n) for n, s in zip(sizes, cut, strict=True)]
-    nearest = [((np.arange(n) + 0.5) * (s.stop - s.start) / n).astype(int) for n, s in zip(sizes, cut, strict=True)]
-    mean = np.zeros(sizes, np.float32)
-    ct = case.zarr_array("ct", index)
-    for begin, end in _slabs(level, cut):
-        hu = np.clip(ct[(slice(begin, end), *cut[1:])], LOWEST_HU, LOWEST_HU + 255 * STEP_HU).astype(np.float32)
-        slab_weights = weights[0][:, begin - cut[0].start : end - cut[0].start]
+    grid = _grid_of(case, voxels)
+    weights = [_area_weights(part.stop - part.start, n) for n, part in zip(grid.sizes, grid.cut, strict=True)]
+    mean = np.zeros(grid.sizes, np.float32)
+    ct = case.zarr_array("ct", grid.index)
+    for begin, end in _slabs(grid.level, grid.cut):
+        hu = np.clip(ct[(slice(begin, end), *grid.cut[1:])], LOWEST_HU, LOWEST_HU + 255 * STEP_HU).astype(np.float32)
+        slab_weights = weights[0][:, begin - grid.cut[0].start : end - grid.cut[0].start]
         touched = np.flatnonzero(slab_weights.any(axis=1))
         mean[touched] += np.tensordot(slab_weights[touched], weights[1] @ (hu @ weights[2].T), axes=(1, 0))
     grey = np.rint((mean - LOWEST_HU) / STEP_HU).clip(0, 255).astype(np.uint8)
 
     def labels_of(name: str) -> npt.NDArray[np.uint8]:
-        labels = np.zeros(sizes, np.uint8)
-        source = case.zarr_array(name, index)
-        for begin, end in _slabs(level, cut):
-            inside = (nearest[0] + cut[0].start >= begin) & (nearest[0] + cut[0].start < end)
-            slab = np.asarray(source[(slice(begin, end), *cut[1:])])
-            chosen = slab[np.ix_(nearest[0][inside] + cut[0].start - begin, nearest[1], nearest[2])]
-            labels[inside] = np.minimum(chosen, CLASSES - 1)
-        return labels
+        return np.minimum(_nearest_labels(case, name, grid), np.uint8(CLASSES - 1))
 
     labels = np.uint8(CLASSES) * labels_of("tissue") + labels_of("tissue_median")
     potts = labels_of("tissue_potts") if has_potts(case) else None
-    shares = None if posterior is None else _mean_posterior(case, posterior, level, cut, sizes)
-    return _reorient(Preview(grey, labels, _axes(case.geometry, level, cut, sizes), shares, potts), case.geometry)
+    shares = None if posterior is None else _mean_posterior(case, posterior, grid.level, grid.cut, grid.sizes)
+    return _reorient(Preview(grey, labels, _axes(case.geometry, grid), shares, potts), case.geometry)
+
+
+def axes_of(case: Case, voxels: int = VOXELS) -> tuple[Axis, Axis, Axis]:
+    """Return the axes of the preview of a case."""
+    grid = _grid_of(case, voxels)
+    return _reoriented_axes(_axes(case.geometry, grid), grid.sizes, case.geometry)
+
+
+def labels_on_preview(case: Case, source: Case, name: str, voxels: int = VOXELS) -> npt.NDArray[np.uint8]:
+    """Return a label map on the voxels of the preview of a case: the label of the nearest voxel.
+
+    Parameters
+    ----------
+    case : Case
+        Case of the preview.
+    source : Case
+        Case that holds the label map, whose grid is that of the scan of `case`.
+    name : str
+        Name of the label map.
+    voxels : int
+        Approximate number of voxels of the preview.
+    """
+    labels = _nearest_labels(source, name, _grid_of(case, voxels))
+    return _axial(labels, case.geometry)
 
 
 def has_potts(case: Case) -> bool:
@@ -169,6 +181,43 @@ def _mean_posterior(case: Case, tissue: str, level: Level, cut: Box, sizes: tupl
             reduced = weights[1] @ (shares @ weights[2].T)
             mean[touched] += np.tensordot(slab_weights[touched], reduced, axes=(1, 0))
     return np.rint(POSTERIOR_STEPS * mean).clip(0, POSTERIOR_STEPS).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Voxels of a preview before its axes are permuted: parts of equal size of a box on a level of the images."""
+
+    index: int
+    level: Level
+    cut: Box
+    sizes: tuple[int, int, int]
+
+    @property
+    def nearest(self) -> list[npt.NDArray[np.intp]]:
+        """Index on the level of the voxel that is nearest to each voxel of the preview, along each axis."""
+        return [
+            part.start + ((np.arange(n) + 0.5) * (part.stop - part.start) / n).astype(np.intp)
+            for n, part in zip(self.sizes, self.cut, strict=True)
+        ]
+
+
+def _grid_of(case: Case, voxels: int) -> _Grid:
+    box = _body(case)
+    target = _sizes(box, case.geometry.spacing_zyx, voxels)
+    index, level = _level(case, box, target)
+    cut = _box_on(level, box)
+    z, y, x = (min(n, part.stop - part.start) for n, part in zip(target, cut, strict=True))
+    return _Grid(index, level, cut, (z, y, x))
+
+
+def _nearest_labels(case: Case, name: str, grid: _Grid) -> npt.NDArray[np.uint8]:
+    labels = np.zeros(grid.sizes, np.uint8)
+    source, (planes, rows, columns) = case.zarr_array(name, grid.index), grid.nearest
+    for begin, end in _slabs(grid.level, grid.cut):
+        inside = (planes >= begin) & (planes < end)
+        slab = np.asarray(source[(slice(begin, end), *grid.cut[1:])])
+        labels[inside] = slab[np.ix_(planes[inside] - begin, rows - grid.cut[1].start, columns - grid.cut[2].start)]
+    return labels
 
 
 def _body(case: Case) -> Box:
@@ -242,11 +291,11 @@ def _area_weights(size: int, n: int) -> npt.NDArray[np.float32]:
     return (np.maximum(right - left, 0) * n / size).astype(np.float32)
 
 
-def _axes(geometry: Geometry, level: Level, cut: Box, sizes: tuple[int, ...]) -> tuple[Axis, Axis, Axis]:
+def _axes(geometry: Geometry, grid: _Grid) -> tuple[Axis, Axis, Axis]:
     out = []
     for i, name in enumerate("zyx"):
-        factor, part = level.factors[i], cut[i]
-        step = factor * (part.stop - part.start) / sizes[i]
+        factor, part = grid.level.factors[i], grid.cut[i]
+        step = factor * (part.stop - part.start) / grid.sizes[i]
         first = min(part.start * factor + (step - 1) / 2, geometry.shape[i] - 1)
         out.append(
             Axis(name, geometry.shape[i], first, step, step * geometry.spacing_zyx[i], _ends_of(geometry, 2 - i))
@@ -270,20 +319,24 @@ def _ends_of(geometry: Geometry, column: int) -> tuple[str, str]:
 
 def _reorient(preview: Preview, geometry: Geometry) -> Preview:
     """Permute and flip the axes of a preview, so that they run to the head, to the back and to the left."""
-    order = geometry.axis_order
-    flips = order.by_patient(order.flipped)
-    turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-    grey, labels, posterior, potts = (
-        None if volume is None else np.ascontiguousarray(volume.transpose(order.axes)[turn])
-        for volume in (preview.grey, preview.labels, preview.posterior, preview.potts)
+    return Preview(
+        _axial(preview.grey, geometry),
+        _axial(preview.labels, geometry),
+        _reoriented_axes(preview.axes, preview.grey.shape, geometry),
+        None if preview.posterior is None else _axial(preview.posterior, geometry),
+        None if preview.potts is None else _axial(preview.potts, geometry),
     )
-    assert grey is not None
-    assert labels is not None
-    axes = []
-    for i, flip in zip(order.axes, flips, strict=True):
-        axis, n = preview.axes[i], preview.grey.shape[i]
-        if flip:
-            last = axis.first + axis.step * (n - 1)
-            axis = Axis(axis.name, axis.size, last, -axis.step, axis.spacing, (axis.ends[1], axis.ends[0]))
+
+
+def _axial(volume: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(geometry.axis_order.to_axial(volume))
+
+
+def _reoriented_axes(stored: Sequence[Axis], sizes: Sequence[int], geometry: Geometry) -> tuple[Axis, Axis, Axis]:
+    order, axes = geometry.axis_order, []
+    for i in order.axes:
+        axis, last = stored[i], stored[i].first + stored[i].step * (sizes[i] - 1)
+        if order.flipped[i]:
+            axis = replace(axis, first=last, step=-axis.step, ends=(axis.ends[1], axis.ends[0]))
         axes.append(axis)
-    return Preview(grey, labels, (axes[0], axes[1], axes[2]), posterior, potts)
+    return axes[0], axes[1], axes[2]

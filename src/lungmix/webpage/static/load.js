@@ -2,31 +2,31 @@
 (function () {
   const pending = new Map();
 
+  // Data files of changes name their folder; those of scans are in the folder `data`.
   lungmix.deliver = (delivered) => {
-    const request = pending.get(delivered.case);
+    const request = pending.get(`${delivered.folder || "data"}/${delivered.case}`);
     if (request) request.resolve(delivered);
   };
 
-  lungmix.load = (folder, name, stamp) => {
-    if (pending.has(name)) return pending.get(name).promise;
+  // `root` leads from the page to the folder of the report.
+  lungmix.load = (root, folder, name, stamp) => {
+    const file = `${folder}/${name}`;
+    if (pending.has(file)) return pending.get(file).promise;
     const request = {};
     request.promise = new Promise((resolve, reject) => {
       const script = document.createElement("script");
-      const end = () => {
-        script.remove();
-        pending.delete(name);
-      };
       request.resolve = resolve;
-      script.src = `${folder}/${encodeURIComponent(name)}.js?${stamp}`;
+      script.src = `${root}${folder}/${encodeURIComponent(name)}.js?${stamp}`;
       script.onload = () => {
-        end();
+        script.remove();
+        pending.delete(file);
         // A file that delivers nothing, or another scan, is unreadable.
-        reject(new Error(name));
+        reject(new Error(file));
       };
       script.onerror = script.onload;
       document.head.append(script);
     });
-    pending.set(name, request);
+    pending.set(file, request);
     return request.promise;
   };
 })();

@@ -6,7 +6,7 @@ lungmix.View = class {
     const { dataset } = root.closest("[data-colors]");
     this.root = root;
     this.controls = controls;
-    this.folder = dataset.folder;
+    this.report = dataset.report;
     this.hex = dataset.colors.split(",");
     this.names = dataset.names.split(",");
     this.colors = new Uint32Array([0, ...this.hex.map(lungmix.View.pixel)]);
@@ -53,15 +53,15 @@ lungmix.View = class {
     }
   }
 
-  // Values of the volume that the overlay shows, and the pixel of the screen for each value.
+  // Values of the volume that the overlay shows, the pixel of the screen for each value, and the names of the values.
   overlay() {
     const { volume } = this;
-    if (!this.showsPosterior()) return [volume[this.shownLabels()], this.colors];
+    if (!this.showsPosterior()) return [volume[this.shownLabels()], this.colors, this.names];
     // The lowest byte of a pixel is red, the highest alpha: the probability is the opacity.
     const color = this.colors[this.tissue] & 0xffffff;
     const steps = volume.posteriorSteps;
     const shades = Uint32Array.from({ length: steps + 1 }, (_, i) => ((Math.round((255 * i) / steps) << 24) | color) >>> 0);
-    return [volume.posterior, shades];
+    return [volume.posterior, shades, []];
   }
 
   // Labels by a mixture without tissues have no posteriors of them; their median labels are shown instead.
@@ -81,11 +81,11 @@ lungmix.View = class {
     this.root.setAttribute("aria-busy", "true");
     this.tell(`loading ${name} …`);
     try {
-      const delivered = await lungmix.load(this.folder, name, stamp);
+      const delivered = await lungmix.load(this.report, "data", name, stamp);
       const volume = await lungmix.Volume.of(delivered.volume);
       // Only the last requested scan is shown.
       if (this.requested !== name) return;
-      this.show(delivered, volume, slice);
+      await this.show(delivered, volume, slice);
     } catch (error) {
       if (this.requested !== name) return;
       this.tell(`${name} cannot be shown: data/${name}.js is missing or unreadable`, true);
@@ -126,21 +126,23 @@ lungmix.View = class {
 
   valueText([z, y, x]) {
     const index = (z * this.volume.shape[1] + y) * this.volume.shape[2] + x;
-    const value = this.overlay()[0][index];
+    const [values, , names] = this.overlay();
+    const value = values[index];
     const hu = lungmix.minus(Math.round(this.volume.hu(z, y, x) / 10) * 10);
     if (this.showsPosterior()) {
       const inside = this.volume.voxel[index] || value;
       const percent = Math.round((100 * value) / this.volume.posteriorSteps);
       return `≈ ${hu} HU${inside ? `, ${this.names[this.tissue - 1].toLowerCase()} ${percent} %` : ""}`;
     }
-    return `≈ ${hu} HU${value ? `, ${this.names[value - 1].toLowerCase()}` : ""}`;
+    return `≈ ${hu} HU${value ? `, ${names[value - 1].toLowerCase()}` : ""}`;
   }
 
-  settingsText() {
-    let labels = { voxel: "voxel-wise labels", median: "median labels", potts: "labels under a Potts prior" }[this.shownLabels()];
-    if (this.showsPosterior()) labels = `posterior of ${this.names[this.tissue - 1].toLowerCase()}`;
-    return `${this.window.name} window, ${this.opacity > 0 ? labels : "no labels"}`;
+  labelsText() {
+    if (this.showsPosterior()) return `posterior of ${this.names[this.tissue - 1].toLowerCase()}`;
+    return { voxel: "voxel-wise labels", median: "median labels", potts: "labels under a Potts prior" }[this.shownLabels()];
   }
+
+  settingsText() { return `${this.window.name} window, ${this.opacity > 0 ? this.labelsText() : "no labels"}`; }
 };
 
 // Draw the sketches of lung zones and lobes of a scan in two figures, which are hidden for scans without them.

@@ -47,6 +47,16 @@ def test_total_is_missing_if_a_part_is():
     assert total_scores(np.zeros((2, 0), np.int64)).tolist() == [-1, -1]
 
 
+def test_interval_of_the_mean_is_of_the_scores_by_each_refit():
+    # Two cases and a third without the score, under the model of the store and three refits of drawn patients.
+    values = np.array([[1, 2, 2, 3], [3, 5, 4, 4], [-1, -1, -1, -1]])
+    drawn = np.array([[1.0, 1, 1], [2, 0, 1], [0, 3, 0]])
+    row = severity._summary("score", values, drawn, 95.0)
+    low, high = np.percentile([(2 + 5) / 2, 2, 4], [2.5, 97.5])
+    assert (row["scans"], row["mean"]) == (2, 2)
+    assert (row["mean_low"], row["mean_high"]) == pytest.approx((low, high))
+
+
 @pytest.mark.parametrize("function", [zone_scores, severity_scores])
 def test_detection_limit_is_below_the_first_interval(function):
     with pytest.raises(ValueError, match="from 0 to below 5"):

@@ -108,6 +108,23 @@ def test_table_may_name_files_of_the_key_table(tmp_path):
     assert groups.unmatched[0].startswith("line 4 (")
 
 
+def test_days_come_from_the_first_source_that_has_all(tmp_path):
+    cases = store("a", "b", a="20200105", b="20200101")
+    key = {"a": key_row("/s/1", study_date="20200101"), "b": key_row("/s/2", study_date="20200111")}
+    for columns, cells, days in (
+        ("days,date", ("9,2020-01-01", "7,2020-03-01"), {"b": 0, "a": 2}),
+        ("days,date", ("9,2020-01-01", ",2020-03-01"), {"a": 0, "b": 60}),
+        ("days,date", ("9,2020-01-01", "7,"), {"b": 0, "a": 2}),
+        ("days,date", ("9,", ",2020-03-01"), {"b": 0, "a": 4}),
+        ("remark", ("", ""), {"b": 0, "a": 4}),
+    ):
+        text = f"case,patient,{columns}\na,x,{cells[0]}\nb,x,{cells[1]}\n"
+        groups = group_patients(cases, table(tmp_path, text), key)
+        assert groups.patients == {"patient-001": scans(*days.items())}
+    groups = group_patients(store("a", "b", a="20200105"), table(tmp_path, text), key)
+    assert groups.patients == {"patient-001": scans(("a", 0), ("b", 10))}
+
+
 def test_a_line_is_about_one_case_only(tmp_path):
     # The name of the file of one case is the name of another case.
     key = {"scan-1": key_row("/s/scan-2.nrrd"), "scan-2": key_row("/s/scan-3.nrrd"), "x": key_row("/s/x.nrrd")}

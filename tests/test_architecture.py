@@ -96,7 +96,7 @@ def test_no_two_modules_need_each_other_to_be_loaded():
 
 
 LAZY_IMPORTS = {
-    "cli": 95,  # `lungmix --help`, and each command, load only what they use
+    "cli": 97,  # `lungmix --help`, and each command, load only what they use
     "cluster": 5,  # modules of the worker, in functions that are sent to it; `resource`, which Windows lacks
     "export": 3,  # highdicom, for DICOM SEG and SR alone
     "formats": 2,  # obstore, for sources in a bucket alone

@@ -238,12 +238,23 @@ def test_severity_prints_tables_or_one_json_object_and_writes_files(counted, tmp
     done = run_here(*words)
     assert done.returncode == 0, done.stderr
     assert "Scores by case" in done.stdout
-    assert "no lung zones: `lungmix zones STORE` makes them" in done.stdout
+    assert "no lung zones: `lungmix zones" in done.stdout
     answer = json.loads(run_here(*words, "--json").stdout)
     assert [row["case"] for row in answer["rows"]] == list(cohort)
     assert answer["rows"][0]["score_24"] is None
     assert (answer["fit"], answer["refits"]) == (None, 0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["severity-summary.csv", "severity.csv"]
+    file = tmp_path / "scores.csv"
+    file.write_text("case,S\n" + "".join(f"case-00{i},{s}\n" for i, s in enumerate("32140", start=1)) + "other,1\n")
+    done = run_here(*words, "--scores", file)
+    assert done.returncode == 0, done.stderr
+    assert "Agreement with the reader" in done.stdout
+    assert "in the table, but not measured: line 7 (other)" in done.stdout
+    answer = json.loads(run_here(*words, "--scores", file, "--json").stdout)
+    assert "in the table, but not measured: line 7 (...)" in answer["notes"]
+    (row,) = answer["agreement"]
+    assert (row["score"], row["scans"]) == ("score", 5)
+    assert (tmp_path / "out" / "severity-agreement.csv").exists()
     done = run_here(*words, "--detection-limit", "6")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -15,15 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from lungmix.analysis.bootstrap import LEAST_SCANS, check_refits
+from lungmix.analysis.case_table import CaseTable, join_table
 from lungmix.analysis.leave_one_out import fit_of_store
 from lungmix.analysis.patient_refits import PatientRefits, refit_over_patients
-from lungmix.errors import StoreError, UsageError, count_of
+from lungmix.analysis.severity_agreement import compare_with_reader
+from lungmix.errors import StoreError, UsageError, count_of, first_of
 from lungmix.kernels.severity import LIMITS, severity_scores, total_scores, zone_scores
 from lungmix.mixture import TissueModel
 from lungmix.parameters import FITS
 from lungmix.stages.measure import comparable_measurements, excluded_regions, has_zones, measured_counts
 from lungmix.store import Case, Cohort
 from lungmix.store.models import record_of
+from lungmix.store.patients import patients_of
 from lungmix.store.schema import LABEL
 from lungmix.tissue import INVOLVED, LOBES, LUNG_ZONES, LUNGS, TISSUES, ZONE_THIRDS
 
@@ -59,6 +62,9 @@ class SeverityStudy:
     summary : list of dict
         One row per score: ``score``, ``scans``, ``median``, ``lower_quartile``, ``upper_quartile``, ``mean``, and
         ``mean_low`` and ``mean_high``, the interval of the mean. The interval contains the choice of patients as well.
+    agreement : list of dict
+        Agreement with the scores of a reader, see `lungmix.analysis.severity_agreement.compare_with_reader`; empty
+        without such scores.
     fit : str or None
         Name of the fit that was repeated; None if the labels are by a given model, whose scores have no intervals.
     patients, refits : int
@@ -73,6 +79,7 @@ class SeverityStudy:
 
     rows: list[dict[str, Any]]
     summary: list[dict[str, Any]]
+    agreement: list[dict[str, Any]]
     fit: str | None
     patients: int
     refits: int
@@ -89,6 +96,8 @@ def study(
     detection_limit: float = 0.0,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    reader: CaseTable | None = None,
+    key: Mapping[str, Mapping[str, str]] | None = None,
 ) -> SeverityStudy:
     """Return the computed scores of all measured cases of a store, with intervals by refits of the mixture.
 
@@ -106,11 +115,15 @@ def study(
         Seed of the draws.
     progress : callable, optional
         Called as ``progress(done, total)`` after each refit.
+    reader : CaseTable, optional
+        Table with scores of a reader, which are compared with the computed ones.
+    key : mapping, optional
+        Rows of a key table by case, by which the table may name scans and patients.
 
     Raises
     ------
     UsageError
-        If a number is out of range.
+        If a number is out of range, or the table cannot be compared.
     StoreError
         If no case is measured, cases have labels by several models, or the model has no tissues.
     """
@@ -149,7 +162,14 @@ def study(
     ]
     patients = refitted.n_patients
     notes = _notes(rows, fit, patients)
-    return SeverityStudy(rows, summary, fit, patients, len(refitted.models), level, detection_limit, notes)
+    agreement = []
+    if reader is not None:
+        joined = join_table(names, reader, key)
+        patient_of = {scan.case: patient for patient, scans in patients_of(cohort).items() for scan in scans}
+        agreement = compare_with_reader(rows, reader, joined, joined.patients | patient_of, level=level, seed=seed)
+        if joined.unmatched:
+            notes.append(f"in the table, but not measured: {first_of(joined.unmatched)}")
+    return SeverityStudy(rows, summary, agreement, fit, patients, len(refitted.models), level, detection_limit, notes)
 
 
 def _involved(models: Sequence[TissueModel], tissues: Sequence[str]) -> npt.NDArray[np.bool_]:

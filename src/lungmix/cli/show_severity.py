@@ -14,6 +14,7 @@ from lungmix.analysis.severity import DENSE_TISSUES, SCORES, SeverityStudy
 from lungmix.cli.redaction import printable
 from lungmix.cli.show_fits import new_table, print_lines
 from lungmix.cli.spelling import spelled
+from lungmix.errors import redact
 
 _MOST_CASES = 20
 
@@ -33,8 +34,19 @@ def show_severity(console: Console, result: SeverityStudy, files: Sequence[Path]
         cells = (f"{row[key]:g}{_interval(row[f'{key}_low'], row[f'{key}_high'], 'g')}" for key in keys)
         table.add_row(escape(printable(row["case"])), *cells)
     console.print(table)
+    if result.agreement:
+        title = f"Agreement with the reader; {result.level:g} % intervals over patients"
+        table = new_table(title, "score", "scans", "ICC", "C", "computed - reader", "limits of agreement")
+        for row in result.agreement:
+            cells = (
+                _number(row[name], form) + _interval(row[f"{name}_low"], row[f"{name}_high"], form)
+                for name, form in (("icc", ".2f"), ("correlation", ".2f"), ("difference", "+.1f"))
+            )
+            limits = f"{row['lower_limit']:+.1f} to {row['upper_limit']:+.1f}"
+            table.add_row(_title(row["score"]), str(row["scans"]), *cells, limits)
+        console.print(table)
     more = len(result.rows) - _MOST_CASES
-    print_lines(console, *([f"{more} more cases are in the file"] if more > 0 else []), *spelled(result.notes))
+    print_lines(console, *([f"{more} more cases are in the file"] if more > 0 else []), *map(printable, result.notes))
     print_lines(console, *files)
 
 
@@ -43,7 +55,8 @@ def severity_values(store: str, result: SeverityStudy, files: Sequence[Path]) ->
     return {
         "store": store, "fit": result.fit, "patients": result.patients, "refits": result.refits,
         "level": result.level, "detection_limit": result.detection_limit, "summary": result.summary,
-        "rows": result.rows, "notes": spelled(result.notes), "files": list(map(str, files)),
+        "agreement": result.agreement,
+        "rows": result.rows, "notes": spelled([redact(note) for note in result.notes]), "files": list(map(str, files)),
     }  # fmt: skip
 
 

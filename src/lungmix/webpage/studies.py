@@ -51,9 +51,15 @@ def write_scores(result: ScoreStudy, folder: str | Path) -> list[Path]:
 
 
 def write_severity(result: SeverityStudy, folder: str | Path) -> list[Path]:
-    """Write ``severity.csv``, one line per case, and ``severity-summary.csv``, one line per score."""
+    """Write ``severity.csv``, one line per case, and ``severity-summary.csv``, one line per score.
+
+    With the scores of a reader, also write ``severity-agreement.csv``, one line per score that was compared.
+    """
     files = []
-    for name, rows in (("severity", result.rows), ("severity-summary", result.summary)):
+    tables = {"severity": result.rows, "severity-summary": result.summary, "severity-agreement": result.agreement}
+    for name, rows in tables.items():
+        if not rows:
+            continue
         files.append(Path(folder) / f"{name}.csv")
         publish(files[-1], text_of(rows).encode())
     return files

@@ -189,9 +189,21 @@ def scores(
 
 
 @app.command()
-@opt.example("lungmix validate severity cohort.zarr --out validation")
+@opt.example(
+    "lungmix validate severity cohort.zarr --out validation",
+    "lungmix validate severity cohort.zarr --scores scores.csv --out validation",
+)
 def severity(
     store: opt.Store,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--scores",
+            help="CSV with a column case or patient, and a reader's scores S, S24 or S25, to compare with.",
+            metavar="FILE.csv",
+        ),
+    ] = None,
+    key_table: opt.ReadKey = None,
     out: opt.StudyDir = Path("validation"),
     detection_limit: Annotated[
         float, typer.Option(help="Largest involvement with the score 0, percent; below 5.", metavar="PERCENT")
@@ -203,20 +215,27 @@ def severity(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compute severity scores of each case: S, 24 points over six lung zones, and 25 points over five lobes."""
+    from lungmix.analysis.case_table import read_case_table
     from lungmix.analysis.severity import study
     from lungmix.cli.progress import progress_of
     from lungmix.cli.show_severity import severity_values, show_severity
+    from lungmix.intake.key_table import KeyTable
     from lungmix.store import open_cohort
     from lungmix.webpage.studies import write_severity
 
+    cohort = open_cohort(store)
+    table = None if scores is None else read_case_table(scores)
+    key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     with progress_of("severity", "refits", quiet=quiet) as progress:
         result = study(
-            open_cohort(store),
+            cohort,
             refits=refits,
             level=level,
             detection_limit=detection_limit,
             seed=seed,
             progress=progress,
+            reader=table,
+            key=key_rows,
         )
     files = write_severity(result, out)
     emit(severity_values(store, result, files), lambda console: show_severity(console, result, files), as_json)

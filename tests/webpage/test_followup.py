@@ -91,6 +91,15 @@ def test_table_has_the_changes_of_the_store(cohort):
     assert all("to" in text for change in rows["ggo"]["changes"] for text in change)
 
 
+def test_measurements_that_no_scan_has_are_no_rows():
+    (patient,) = simulated(1)
+    for scan, volume in zip(patient.scans, (nan, 5.0), strict=True):
+        scan.update(new_ml=nan, gone_ml=volume)
+    keys = [row["key"] for row in measurements_of(patient)]
+    assert "gone_ml" in keys
+    assert "new_ml" not in keys
+
+
 def test_page_lists_patients_and_each_has_a_page(page):
     text = page.read_text()
     assert 'href="#followup"' in text

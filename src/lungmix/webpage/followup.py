@@ -252,7 +252,8 @@ def measurements_of(patient: Patient) -> list[dict[str, Any]]:
     -------
     list of dict
         For each measurement ``title``, ``meaning``, ``values`` (text for each scan), and ``changes``: for each later
-        scan, the texts of the change and of the change at the lung volume of the first scan.
+        scan, the texts of the change and of the change at the lung volume of the first scan. There is no row for a
+        measurement that is unknown for all scans.
     """
     measured = [
         {key: value for key, value in scan.items() if not key.startswith("change_") and key not in _NOT_MEASURED}
@@ -260,7 +261,9 @@ def measurements_of(patient: Patient) -> list[dict[str, Any]]:
     ]
     rows = []
     for column in columns_of([{"case": case, **row} for case, row in zip(patient.cases, measured, strict=True)]):
-        changes = []
+        values, changes = [column.text(row) for row in measured], []
+        if not any(values):
+            continue
         for index in range(1, len(patient.scans)):
             pair = [patient.change(column.key, index, corrected=corrected) for corrected in (False, True)]
             changes.append([change.text(min(column.digits, 1)) for change in pair])
@@ -269,7 +272,7 @@ def measurements_of(patient: Patient) -> list[dict[str, Any]]:
                 "key": column.key,
                 "title": column.title,
                 "meaning": column.meaning,
-                "values": [column.text(row) for row in measured],
+                "values": values,
                 "changes": changes,
             }
         )

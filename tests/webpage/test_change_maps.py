@@ -1,6 +1,7 @@
 """Registered scans on the page of a patient: change maps, and positions that are linked by displacements."""
 
 import json
+import shutil
 from base64 import b64decode
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 import lungmix
+from lungmix.callbacks import Callback
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED
 from lungmix.stages import change, register
@@ -142,6 +144,24 @@ def test_stamps_change_and_files_go_with_the_registration(cohort, page, tmp_path
     write_change(cohort["case-001"], cohort["case-003"], tmp_path)
     remove_files_of_other_cases(tmp_path / "changes", {"case-003"})
     assert [path.name for path in (tmp_path / "changes").iterdir()] == ["case-003.js"]
+
+
+def test_damaged_displacements_leave_the_page_without_a_change_map(cohort, tmp_path):
+    shutil.copytree(cohort.url, tmp_path / "cohort.zarr")
+    for path in (tmp_path / "cohort.zarr" / "case-002" / "displacement" / "c").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    warnings = []
+
+    class Warned(Callback):
+        def on_warning(self, message):
+            warnings.append(message)
+
+    damaged = lungmix.open_cohort(tmp_path / "cohort.zarr")
+    folder = write_page(damaged, tmp_path / "page", callback=Warned()).parent
+    assert [message.split(":")[0] for message in warnings if "no change map" in message] == ["case-002"]
+    assert [path.name for path in (folder / "changes").iterdir()] == ["case-003.js"]
+    assert (folder / "patients" / "patient-001.html").read_text().count("data-change=") == 2
 
 
 def expected_position(cohort, source, target, position):

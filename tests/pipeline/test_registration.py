@@ -91,10 +91,12 @@ def test_maps_are_exported_in_the_geometry_of_the_first_scan(cohort, client, tmp
             export_case(case, tmp_path / file, "change", options=options_for(with_ct=file == "x.dcm"))
 
 
-def test_unknown_kind_is_wrong_usage_before_anything_is_written(cohort, tmp_path):
+def test_unknown_kind_or_no_client_is_wrong_usage_before_anything_is_written(cohort, tmp_path):
     before = store_digest(cohort.url)
     with pytest.raises(UsageError, match="affine, deformable, none"):
         lungmix.Pipeline(None, cohort).followup(tmp_path / "patients.csv", register="rigid")
+    with pytest.raises(UsageError, match="registration needs workers"):
+        lungmix.Pipeline(None, cohort).followup(tmp_path / "patients.csv", register="affine")
     assert store_digest(cohort.url) == before
 
 

@@ -13,7 +13,7 @@ from distributed import Client
 from lungmix.analysis.selection import bic_table
 from lungmix.callbacks import Callback, LogWarnings, stage_events
 from lungmix.earlier_names import accepts_earlier_names
-from lungmix.errors import StoreError, count_of
+from lungmix.errors import StoreError, UsageError, count_of
 from lungmix.export.images import write_volume
 from lungmix.formats import Scan, SeriesFilter
 from lungmix.intake.case_names import persist_case_numbers
@@ -503,7 +503,11 @@ class Pipeline:
         UsageError
             If a table is invalid, there is no such registration, or it is not known which scans are of one patient.
         """
-        registration_of(self.cohort, register)
+        if registration_of(self.cohort, register) is not None and self.client is None:
+            raise UsageError(
+                'registration needs workers: give the pipeline a client, or `register="none"` to delete the '
+                "registrations of the store"
+            )
         model = stored_model(self.cohort)
         result = FollowupResult(model_id=stored_id(self.cohort, model))
         remember_patients(self.cohort, patients, key_table, result)

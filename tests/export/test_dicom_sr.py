@@ -14,10 +14,12 @@ import lungmix
 from lungmix.errors import UsageError
 from lungmix.export import Options, export_case, export_cohort
 from lungmix.pipeline import Pipeline
-from lungmix.stages.measure import read_measurements
+from lungmix.stages.measure import read_measurements, rows_of_case
 from lungmix.store import ZONES_FILE
 from lungmix.store.tables import rows_of
-from lungmix.tissue import ELSEWHERE, PRIVATE_SCHEME, TISSUES
+from lungmix.tissue import ELSEWHERE, LOBES, PRIVATE_SCHEME, TISSUES
+from stages.test_given_mask import give, label, store_of_one
+from stages.test_lobes import five_lobes, lobe_mask
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,68 @@ def test_report_has_the_numbers_of_the_tables(exported):
             (site,) = group.finding_sites
             assert (site.topographical_modifier, site.laterality.meaning.lower()) == (None, side)
             assert site.value.meaning == f"{third.capitalize()} zone of lung"
+
+
+def scores_of_parts(rows, limits):
+    """Return the scores of parts of the lungs, counted up by comparisons."""
+    return [sum(float(row["lung_involvement"]) > 0 and is_above(row) for is_above in limits) for row in rows]
+
+
+def at_least(percent):
+    return lambda row: float(row["lung_involvement"]) >= percent
+
+
+def above(percent):
+    return lambda row: float(row["lung_involvement"]) > percent
+
+
+def test_report_has_the_scores_of_the_lungs_and_of_their_thirds(exported):
+    cohort, files = exported
+    rows = {str(row["case"]): row for row in read_measurements(cohort)}
+    for name in cohort:
+        report = highdicom.sr.srread(files[name][0])
+        lung, *_ = report.content.get_volumetric_roi_measurement_groups()
+        thirds = {group.tracking_identifier: numbers(group) for group in report.content.get_image_measurement_groups()}
+        zones = [
+            zone
+            for zone in rows_of(cohort.read_text(ZONES_FILE))
+            if zone["case"] == name and zone["half"] == zone["depth"] == "all" and zone["third"] != "all"
+            and zone["side"] != "both"
+        ]  # fmt: skip
+        expected = scores_of_parts(zones, [above(0), at_least(25), at_least(50), at_least(75)])
+        for zone, score in zip(zones, expected, strict=True):
+            assert thirds[f"{str(zone['zone']).replace('_', ' ')} zone"][("SCORE", "{score}")] == score
+        measured = numbers(lung)
+        assert measured[("SCORE24", "{score}")] == sum(expected)
+        of_lungs = scores_of_parts([rows[name]], [above(0), at_least(5), above(25), above(50), above(75)])
+        assert measured[("SCORE", "{score}")] == of_lungs[0]
+        assert ("SCORE25", "{score}") not in measured
+
+
+@pytest.mark.usefixtures("stages_here")
+def test_report_has_the_lobes_of_a_given_mask(tmp_path):
+    cohort = store_of_one(tmp_path)
+    give(cohort, lobe_mask(five_lobes()))
+    label(cohort)
+    case = cohort["one"]
+    file, *_ = export_case(case, tmp_path / "a.dcm", format="dicom-sr", options=Options(with_ct=True, binary=True))
+    report = highdicom.sr.srread(file)
+    groups = report.content.get_image_measurement_groups()
+    rows = {str(row["zone"]): row for row in rows_of_case(case, ZONES_FILE, case.model)}
+    assert [group.tracking_identifier for group in groups] == [lobe.name for lobe in LOBES]
+    scores = scores_of_parts(
+        [rows[lobe.key] for lobe in LOBES], [above(0), at_least(5), above(25), above(50), above(75)]
+    )
+    for group, lobe, score in zip(groups, LOBES, scores, strict=True):
+        assert group.finding_sites[0].value.value == lobe.code.value
+        assert numbers(group) == {
+            ("118565006", "mL"): pytest.approx(rows[lobe.key]["lung_ml"]),
+            ("INVOLVEMENT", "%"): pytest.approx(rows[lobe.key]["lung_involvement"]),
+            ("SCORE", "{score}"): score,
+        }
+    measured = numbers(report.content.get_volumetric_roi_measurement_groups()[0])
+    assert measured[("SCORE25", "{score}")] == sum(scores)
+    assert ("SCORE24", "{score}") not in measured
 
 
 def test_report_refers_to_segments_of_the_written_segmentations(exported):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -46,13 +48,25 @@ from lungmix.export.dicom_source import (
 from lungmix.export.images import made_with, require
 from lungmix.formats import Scan
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
-from lungmix.kernels.data_dictionary import ALL, MEASUREMENTS, Column
-from lungmix.kernels.severity import severity_scores
+from lungmix.kernels.data_dictionary import ALL, BY_LOBES, MEASUREMENTS, Column
+from lungmix.kernels.severity import severity_scores, total_scores, zone_scores
 from lungmix.stages.measure import rows_of_case
 from lungmix.store import MEASUREMENTS_FILE, ZONES_FILE, Case
 from lungmix.store.schema import LABEL
 from lungmix.store.tables import Row
-from lungmix.tissue import LEFT, LUNG, LUNG_CODE, LUNGS, PRIVATE_SCHEME, RIGHT, TISSUES, ZONE_THIRDS, Code, Tissue
+from lungmix.tissue import (
+    LEFT,
+    LOBES,
+    LUNG,
+    LUNG_CODE,
+    LUNGS,
+    PRIVATE_SCHEME,
+    RIGHT,
+    TISSUES,
+    ZONE_THIRDS,
+    Code,
+    Tissue,
+)
 
 SEGMENTED = (LUNG.key, "side", "tissue")
 """Label images that are written as segmentations, for the report to refer to."""
@@ -106,7 +120,8 @@ def write_report(
     """Write the measurements of a case as a DICOM structured report, and the segmentations that it refers to.
 
     The report has volume, density, tissues and lung involvement of both lungs and of each lung, the volume of each
-    tissue, the computed score, and, if the case has lung zones, volume and lung involvement of the thirds of each lung.
+    tissue, the computed scores, and volume and lung involvement of the thirds of each lung and of lobes, if there are
+    any.
 
     Parameters
     ----------
@@ -166,11 +181,13 @@ def write_report(
 
 def _report(case: Case, segmentations: _Segmentations, row: Row, zones: Sequence[Row]) -> Comprehensive3DSR:
     entropy = [case.salt, case.name, str(case.stages[LABEL].get("key")), *(str(value) for value in row.values())]
+    entropy += [str(value) for zone in zones for value in zone.values()]
     entropy += [str(header.SOPInstanceUID) for header in segmentations.headers.values()]
 
     def uid(kind: str) -> str:
         return str(generate_uid(entropy_srcs=[*entropy, kind]))
 
+    thirds, lobes = _thirds(zones), _lobes(zones)
     algorithm = AlgorithmIdentification("lungmix", __version__, parameters=_parameters(case))
     groups = [
         VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -182,17 +199,17 @@ def _report(case: Case, segmentations: _Segmentations, row: Row, zones: Sequence
             algorithm_id=algorithm,
             measurements=measurements,
         )
-        for image, segment, measurements in _segments(row)
+        for image, segment, measurements in _segments(row, thirds, lobes)
     ]
     groups += [
         MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=TrackingIdentifier(uid=uid(f"zone {side} {third}"), identifier=f"{side} {third} zone"),
+            tracking_identifier=TrackingIdentifier(uid=uid(part.name), identifier=part.name),
             finding_type=coded(LUNG_CODE),
-            finding_sites=[FindingSite(_ZONE_SITES[third], _LATERALITY[side])],
+            finding_sites=[part.site],
             algorithm_id=algorithm,
-            measurements=measurements,
+            measurements=part.measurements,
         )
-        for side, third, measurements in _zones(zones)
+        for part in (*thirds, *lobes)
     ]
     device = DeviceObserverIdentifyingAttributes(
         uid=uid("device"), name="lungmix", manufacturer_name=MAKER, model_name="lungmix"
@@ -222,36 +239,85 @@ def _parameters(case: Case) -> list[str] | None:
     return [f"{key}: {value}" for key, value in made_with(case, "tissue").items()] or None
 
 
-def _segments(row: Row) -> list[tuple[str, Tissue, list[Measurement]]]:
+@dataclass(frozen=True)
+class _LungPart:
+    """A part of the lungs that no segment shows, and its score in a sum over all parts."""
+
+    name: str
+    site: FindingSite
+    score: int
+    measurements: list[Measurement]
+
+
+def _segments(
+    row: Row, thirds: Sequence[_LungPart], lobes: Sequence[_LungPart]
+) -> list[tuple[str, Tissue, list[Measurement]]]:
     """Return image, segment and measurements of each group that refers to a segment."""
-    score = int(severity_scores([float(row["lung_involvement"])])[0])
-    of_lungs = [_measured(row, "lung_ml", ""), *_of_lung(row, "")]
-    if score >= 0:
-        of_lungs.append(Measurement(_private("SCORE", "Severity score by lung involvement"), score, _SCORE))
+    scores = [
+        _score("SCORE", "Severity score by lung involvement", _severity(row)),
+        _score("SCORE24", "24-point severity score of six lung zones", _total(thirds)),
+        _score("SCORE25", "25-point severity score of five lobes", _total(lobes)),
+    ]
+    of_lungs = [_measured(row, "lung_ml", ""), *_of_lung(row, ""), *scores]
     groups = [(LUNG.key, LUNG, of_lungs)]
     groups += [("side", side, [_measured(row, "ml", f"{side.key}_"), *_of_lung(row, f"{side.key}_")]) for side in LUNGS]
     groups += [
         ("tissue", tissue, [_measured(row, f"{tissue.key}_ml", ""), _measured(row, tissue.key, "")])
         for tissue in TISSUES
     ]
-    return [(image, segment, [m for m in measurements if m is not None]) for image, segment, measurements in groups]
+    return [(image, segment, _present(measurements)) for image, segment, measurements in groups]
 
 
 def _of_lung(row: Row, prefix: str) -> list[Measurement | None]:
     return [_measured(row, key, prefix) for key in (*_OF_LUNG, *(tissue.key for tissue in TISSUES))]
 
 
-def _zones(rows: Sequence[Row]) -> list[tuple[str, str, list[Measurement]]]:
-    """Return lung, third and measurements of the thirds of each lung."""
-    groups = []
-    for side in LUNGS:
-        for third in ZONE_THIRDS:
-            name = f"{side.key}_{third.key}"
-            for row in rows:
-                if row["zone"] == name and row["half"] == row["depth"] == ALL:
-                    measured = [_measured(row, "lung_ml", ""), _measured(row, "lung_involvement", "")]
-                    groups.append((side.key, third.key, [m for m in measured if m is not None]))
-    return groups
+def _thirds(rows: Sequence[Row]) -> list[_LungPart]:
+    """Return the thirds of each lung; none if the case has no lung zones."""
+    parts = []
+    for side, third in product(LUNGS, ZONE_THIRDS):
+        for row in rows:
+            if row["zone"] == f"{side.key}_{third.key}" and row["half"] == row["depth"] == ALL:
+                site = FindingSite(_ZONE_SITES[third.key], _LATERALITY[side.key])
+                score = int(zone_scores([float(row["lung_involvement"])])[0])
+                parts.append(_part(f"{side.key} {third.key} zone", site, score, row))
+    return parts
+
+
+def _lobes(rows: Sequence[Row]) -> list[_LungPart]:
+    """Return the lobes; none if the case has none."""
+    by_name = {str(row["zone"]): row for row in rows if row["by"] == BY_LOBES}
+    return [
+        _part(lobe.name, FindingSite(coded(lobe.code)), _severity(by_name[lobe.key]), by_name[lobe.key])
+        for lobe in LOBES
+        if lobe.key in by_name
+    ]
+
+
+def _part(name: str, site: FindingSite, score: int, row: Row) -> _LungPart:
+    measurements = [
+        _measured(row, "lung_ml", ""),
+        _measured(row, "lung_involvement", ""),
+        _score("SCORE", "Severity score by lung involvement", score),
+    ]
+    return _LungPart(name, site, score, _present(measurements))
+
+
+def _severity(row: Row) -> int:
+    return int(severity_scores([float(row["lung_involvement"])])[0])
+
+
+def _total(parts: Sequence[_LungPart]) -> int:
+    return int(total_scores(np.array([part.score for part in parts], np.int64)))
+
+
+def _score(key: str, meaning: str, score: int) -> Measurement | None:
+    """Return the measurement of a score; None if it is missing, -1."""
+    return None if score < 0 else Measurement(_private(key, meaning), score, _SCORE)
+
+
+def _present(measurements: Sequence[Measurement | None]) -> list[Measurement]:
+    return [measurement for measurement in measurements if measurement is not None]
 
 
 _COLUMNS: dict[str, Column] = {column.key: column for column in MEASUREMENTS}

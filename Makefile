@@ -35,6 +35,10 @@ $(VENV)/.dicom: scripts/dicom.sh scripts/debian.sh $(VENV)/.made
 	scripts/dicom.sh
 	touch $@
 
+$(VENV)/.orthanc: scripts/orthanc.sh scripts/debian.sh $(VENV)/.made
+	scripts/orthanc.sh
+	touch $@
+
 # The program that reads our batches, built from its last release.
 $(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
 	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
@@ -71,7 +75,7 @@ demo: $(VENV)/.run  ## Run the main job on a small phantom cohort; ends with a p
 	$(BIN)/lungmix run demo/cohort.zarr demo/scans --report demo/page
 	@echo "Open demo/page/index.html in a browser."
 
-PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .slurm .ssh .kubernetes .pyradiomics .lungmask)
+PROGRAMS := $(addprefix $(VENV)/,.browser .dicom .orthanc .slurm .ssh .kubernetes .pyradiomics .lungmask)
 JOBS ?= 2
 # A mark whose tests are left out: WITHOUT=real where there is no real CT.
 WITHOUT ?=
@@ -81,13 +85,13 @@ WANTED = $(if $(WITHOUT), and not $(WITHOUT)) and $(OPTIONAL)
 test: $(VENV)/.test $(PROGRAMS)  ## All tests, on JOBS processes at a time.
 	$(BIN)/python -m pytest -m "$(if $(WITHOUT),not $(WITHOUT) and )$(OPTIONAL)" --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
 
-quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The tests that take seconds.
+quick: $(VENV)/.test $(VENV)/.dicom $(VENV)/.orthanc $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The tests that take seconds.
 	$(BIN)/python -m pytest -m "not slow$(WANTED)"
 
-coverage: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The quick tests, and which lines they run; pyproject.toml has the floor.
+coverage: $(VENV)/.test $(VENV)/.dicom $(VENV)/.orthanc $(VENV)/.pyradiomics $(VENV)/.lungmask  ## The quick tests, and which lines they run; pyproject.toml has the floor.
 	$(BIN)/python -m pytest -m "not slow$(WANTED)" --cov --cov-report term:skip-covered --cov-report xml --durations 20
 
-versions: $(VENV)/.versions $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests on the lowest and the newest versions.
+versions: $(VENV)/.versions $(VENV)/.dicom $(VENV)/.orthanc $(VENV)/.pyradiomics  ## The quick tests on the lowest and the newest versions.
 	$(BIN)/python scripts/versions.py quick $(if $(WITHOUT),--without $(WITHOUT))
 
 versions-short: $(VENV)/.versions  ## One phantom on the lowest and the newest versions.
@@ -97,7 +101,7 @@ fuzz: $(VENV)/.test  ## Changed files of every format, new ones every time: EXAM
 	LUNGMIX_FUZZ=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/hostile/test_fuzz.py --timeout 0
 
 TIMES ?= 10
-examples: $(VENV)/.test $(VENV)/.dicom $(VENV)/.pyradiomics  ## The quick tests with TIMES as many examples, new ones every time.
+examples: $(VENV)/.test $(VENV)/.dicom $(VENV)/.orthanc $(VENV)/.pyradiomics  ## The quick tests with TIMES as many examples, new ones every time.
 	LUNGMIX_EXAMPLES=$(TIMES) $(BIN)/python -m pytest -m "not slow$(WANTED)" --timeout 0
 
 check: $(VENV)/.check  ## Lint, format, types, docs.

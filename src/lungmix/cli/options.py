@@ -28,7 +28,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         help="DICOM folder, .nrrd .nhdr .mha .mhd .nii .nii.gz file, .zip or .tar archive, or a text or CSV list; "
-        "or s3://BUCKET/PREFIX for any of these.",
+        "or s3://BUCKET/PREFIX for any of these; or dicomweb+https://HOST/PATH for studies on a DICOMweb server.",
         metavar="SOURCE...",
     ),
 ]

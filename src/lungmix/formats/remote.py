@@ -23,6 +23,7 @@ from lungmix.formats.archives import (
     relative_member_path,
     unpack,
 )
+from lungmix.formats.dicomweb.reader import DicomwebReader
 from lungmix.formats.images import extension_of
 from lungmix.formats.native import local_name
 from lungmix.formats.remote_objects import Object, Objects
@@ -66,13 +67,17 @@ class RemoteReader:
 
 @contextmanager
 def downloaded(scan: Scan) -> Iterator[Scan]:
-    """Yield the scan with its objects as local files, which exist within the ``with`` block.
+    """Yield the scan with its objects or instances as local files, which exist within the ``with`` block.
 
     Raises
     ------
     SourceError
         If the objects cannot be downloaded, have changed since they were listed, or do not fit on the disk.
     """
+    if isinstance(scan.reader, DicomwebReader):
+        with scan.reader.downloaded(scan) as local:
+            yield local
+        return
     if not isinstance(scan.reader, RemoteReader):
         yield scan
         return

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lungmix.earlier_names import accepts_earlier_names
-from lungmix.errors import SourceError, count_of, first_of, is_encodable, mark_path
+from lungmix.errors import SourceError, UsageError, count_of, first_of, is_encodable, mark_path
 from lungmix.formats.annex import missing_content_error, missing_content_kind
 from lungmix.formats.archives import is_archive, unpack
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.formats.dicom.series import Collection
+from lungmix.formats.dicomweb.address import is_dicomweb, parse_address
+from lungmix.formats.dicomweb.listing import list_scans
 from lungmix.formats.directory import is_apple_double, is_text, kind_of, list_files
 from lungmix.formats.images import LabelMapError, extension_of, read_header
 from lungmix.formats.remote import LocalMirror, RemoteReader, mirror_headers
@@ -27,6 +29,8 @@ from lungmix.s3 import check_address, is_address, is_remote
 ScanResult = Scan | SkippedSource | RejectedSource
 Progress = Callable[[int, int], None]
 
+_DICOMWEB_ENTRY = "dicomweb"
+"""Path of an entry of a list that must not be quoted, because it may hold a password."""
 _DICOM_EXTENSIONS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
@@ -41,7 +45,8 @@ def find_scans(
     ----------
     source : str or Path
         A DICOM folder (searched recursively), an image file, an archive of any of these, or a text or CSV file
-        that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store.
+        that lists them; or ``s3://bucket/prefix`` for any of these in an S3-compatible object store; or
+        ``dicomweb+https://HOST/PATH`` for studies on a DICOMweb server.
     series : SeriesFilter, optional
         Filter of DICOM series.
     progress : callable, optional
@@ -54,6 +59,8 @@ def find_scans(
         Files that are not scans, and series that are not selected, are `SkippedSource`.
     """
     search = _Search(series or SeriesFilter(), progress or _ignore_progress)
+    if is_dicomweb(str(source)):
+        return search.server(str(source))
     if is_remote(str(source)):
         return search.bucket(check_address(str(source)))
     # Scans are sent to workers, which may have another working directory.
@@ -108,6 +115,24 @@ class _Search:
         except OSError as error:
             return [_unreadable_source(Path(address), error)]
 
+    def server(self, text: str) -> list[ScanResult]:
+        """Return the results of an address of a DICOMweb server, whose metadata are read into a temporary folder.
+
+        Raises
+        ------
+        UsageError
+            If the address is not understood, or a package is missing.
+        """
+        address = parse_address(text)
+        try:
+            with temporary_folder() as folder:
+                results = list_scans(address, folder, self.rules, self.progress)
+            return _or_rejection(sorted(results, key=_natural_order), address.text)
+        except SourceError as error:
+            return [_rejected(address.text, error.args[0])]
+        except OSError as error:
+            return [_unreadable_source(Path(address.text), error)]
+
     def entries(self, entries: Sequence[Path | str]) -> list[ScanResult]:
         """Return the results of all entries of a list: scans, and skipped and rejected sources."""
         search = replace(self, listed=True)
@@ -117,8 +142,13 @@ class _Search:
                 results += search.path(entry)
             elif is_address(entry):
                 results += search.bucket(entry.rstrip("/"))
+            elif is_dicomweb(entry):
+                try:
+                    results += search.server(entry)
+                except UsageError as error:  # this entry alone is wrong
+                    results.append(_rejected(_DICOMWEB_ENTRY, error.args[0]))
             else:
-                reason = f"{mark_path(entry)} is not understood: give a path, or s3://BUCKET/PREFIX"
+                reason = f"{mark_path(entry)} is not understood: give a path, s3://BUCKET/PREFIX or dicomweb+https://HOST/PATH"
                 results.append(_rejected(entry, reason))
         return results
 
@@ -268,7 +298,7 @@ def _natural_order(result: ScanResult) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", result.path))]
 
 
-def _or_rejection(results: list[ScanResult], path: Path) -> list[ScanResult]:
+def _or_rejection(results: list[ScanResult], path: str | Path) -> list[ScanResult]:
     if any(not isinstance(result, SkippedSource) for result in results):
         return results
     problem = "holds no CT series and no image file"

@@ -15,6 +15,7 @@ _WIDTH = 160
 @opt.example(
     "lungmix scan hospital/",
     "lungmix scan hospital/ --series-filter 'kernel=B70*,thickness<=1.5' --json",
+    "lungmix scan 'dicomweb+https://pacs.example.org/dicom-web?StudyDate=20260101-20260131&Modality=CT'",
 )
 @option_groups
 def scan(

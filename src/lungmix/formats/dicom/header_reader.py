@@ -28,7 +28,7 @@ _TECHNICAL = ("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel
 _DOSE = ("Exposure", "XRayTubeCurrent", "ExposureTime", "SpiralPitchFactor", "CTDIvol")
 _COMMON = (*KEYWORDS.values(), *_TECHNICAL)
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-_TAGS = tags_for(
+HEADER_TAGS = tags_for(
     iter((
         "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated",
         "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
@@ -65,7 +65,7 @@ class HeaderReader:
             digest.update(head)
             blank = Header(str(path), str(path.parent), digest.digest())
             try:
-                elements, deflated = read_elements(head, stream, state.st_size, _TAGS)
+                elements, deflated = read_elements(head, stream, state.st_size, HEADER_TAGS)
             except Exception as error:  # pydicom raises any exception on corrupt files
                 if isinstance(error, MemoryError) or is_file_system_error(error):
                     raise

@@ -5,7 +5,9 @@ SimpleITK decodes single-slice files, pydicom decodes frames of multi-frame file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,21 @@ from lungmix.formats.voxel_streams import to_hu
 _HIGHEST = 32767
 
 
-def slabs_of(scan: Scan, thickness: int) -> Iterator[npt.NDArray[np.int16]]:
-    """Yield the HU of a DICOM scan slab by slab, see `Scan.slabs`; each slice has its own slope and intercept."""
+def slabs_of(scan: Scan, thickness: int, files: Iterable[str] | None = None) -> Iterator[npt.NDArray[np.int16]]:
+    """Yield the HU of a DICOM scan slab by slab, see `Scan.slabs`; each slice has its own slope and intercept.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    thickness : int
+        Number of slices of a slab; the last slab may be thinner.
+    files : iterable of str, optional
+        The file of each slice; by default those of the scan. A file has to exist until the second file after it is
+        requested.
+    """
     assert scan.stack is not None
-    planes = _slices(scan.files, scan.stack)
+    planes = _slices(scan.files if files is None else files, scan.stack)
     if scan.stack.resampling is not None:
         planes = scan.stack.resampling.planes(planes)
     nz, ny, nx = scan.geometry.shape
@@ -50,12 +63,13 @@ def read_slice(file: str, frame: Frame | None = None) -> npt.NDArray[Any]:
     SourceError
         If the slice cannot be decoded.
     """
-    return next(_values_of_files((file,)) if frame is None else _values_of_frames((file,), (frame,)))
+    _, values = next(_values_of_files((file,)) if frame is None else _values_of_frames((file,), (frame,)))
+    return values
 
 
-def _slices(files: tuple[str, ...], stack: SliceStack) -> Iterator[npt.NDArray[np.int16]]:
+def _slices(files: Iterable[str], stack: SliceStack) -> Iterator[npt.NDArray[np.int16]]:
     values = _values_of_files(files) if stack.frames is None else _values_of_frames(files, stack.frames)
-    for number, (file, plane) in enumerate(zip(files, values, strict=True)):
+    for number, (file, plane) in enumerate(values):
         if plane.shape != stack.shape:
             raise SourceError(
                 f"{mark_path(file)} (slice {number + 1}) has {plane.shape} pixels, the series {stack.shape}: get the "
@@ -72,7 +86,8 @@ def _slices(files: tuple[str, ...], stack: SliceStack) -> Iterator[npt.NDArray[n
         yield to_hu(plane[np.newaxis], 1.0, 0.0, mark_path(file), number)[0]
 
 
-def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
+def _values_of_files(files: Iterable[str]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield the HU of each single-slice file, with the file."""
     for number, file in enumerate(files):
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
@@ -84,21 +99,22 @@ def _values_of_files(files: tuple[str, ...]) -> Iterator[npt.NDArray[Any]]:
             frame = frame_for_pydicom(file)
             if frame is None:
                 raise _decoding_error(file, number) from None
-            yield from _frames_of_file(file, (frame,), number)
+            for plane in _frames_of_file(file, (frame,), number):
+                yield file, plane
             continue
         if values.shape[:1] != (1,) or values.ndim != 3:
             raise _decoding_error(file, number)
-        yield values[0]
+        yield file, values[0]
 
 
-def _values_of_frames(files: tuple[str, ...], frames: tuple[Frame, ...]) -> Iterator[npt.NDArray[Any]]:
+def _values_of_frames(files: Iterable[str], frames: Sequence[Frame]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield the HU of each frame, with its file; frames that follow each other in a file are read together."""
     start = 0
-    while start < len(files):
-        stop = start
-        while stop < len(files) and files[stop] == files[start]:
-            stop += 1
-        yield from _frames_of_file(files[start], frames[start:stop], start)
-        start = stop
+    for file, slices in groupby(zip(files, frames, strict=True), key=itemgetter(0)):
+        selected = tuple(frame for _, frame in slices)
+        for plane in _frames_of_file(file, selected, start):
+            yield file, plane
+        start += len(selected)
 
 
 def _frames_of_file(file: str, frames: tuple[Frame, ...], first: int) -> Iterator[npt.NDArray[Any]]:

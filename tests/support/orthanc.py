@@ -102,7 +102,7 @@ class Archive:
 
 
 @contextmanager
-def running_archive(folder: Path):
+def running_archive(folder: Path, **options: Any):
     """Run an archive for a block."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +119,7 @@ def running_archive(folder: Path):
         "DicomServerEnabled": False,
         "OverwriteInstances": True,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **options,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     archive = Archive(folder, port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import LungmixError, reason_of, redact, reveal
 from lungmix.export import pyradiomics
+from lungmix.export.dicomweb import base_for_objects, store_case
 from lungmix.export.formats import (
     DICOM,
     DICOM_SR,
@@ -25,6 +26,7 @@ from lungmix.export.formats import (
     image_of,
 )
 from lungmix.export.images import check_image, made_with, segments_in
+from lungmix.formats.dicomweb.connect import open_server
 from lungmix.stages.measure import excluded_regions
 from lungmix.store import Cohort
 from lungmix.store.models import model_use
@@ -45,6 +47,8 @@ class Exported:
         Reason for each case that was not written; without file names, which may name patients.
     messages : dict of str to str
         The reasons in `failed` with file names, for the person at the terminal.
+    stored : dict of str to int
+        Number of objects of each case that a DICOMweb server has taken.
     tables : list of Path
         Tables with the rows of all cases.
     made_with : dict of str to dict
@@ -58,6 +62,7 @@ class Exported:
     files: dict[str, list[Path]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
     tables: list[Path] = field(default_factory=list)
     made_with: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -116,12 +121,8 @@ def export_cohort(
     check_options(target, options or Options())
     given = _measured_as(cohort, target, options)
     if image is not None:
-        # Raise errors that concern all cases before any file is written.
-        check_image(image)
-        if target.labels:
-            segments_in(image)
-        if target.content:
-            raise holds_no_image(target)
+        # Before any file is written.
+        _check_image_for(target, image)
     image_name = image or (LABELS if target.labels else "ct")
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[pyradiomics.Row]] = {}
@@ -144,6 +145,70 @@ def export_cohort(
         out.tables.append(table)
     _add_models(cohort, out, image_name)
     return out
+
+
+def store_cohort(
+    cohort: Cohort,
+    address: str,
+    format: str,
+    image: str | None = None,
+    options: Options | None = None,
+    callback: Callback | None = None,
+    cases: Sequence[str] = (),
+) -> Exported:
+    """Send cases to a DICOMweb server as DICOM objects (STOW-RS).
+
+    Objects that refer to the original series get the attributes of the patient and the study that the server has.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        Cohort to export.
+    address : str
+        ``dicomweb+https://HOST/PATH``.
+    format : {"dicom-seg", "dicom-sr"}
+        Format of the objects.
+    image : str, optional
+        Labels to write as a segmentation; by default ``tissue``.
+    options : Options, optional
+        Options of DICOM segmentations.
+    callback : Callback, optional
+        Receives progress.
+    cases : sequence of str
+        Names of the cases; by default all.
+
+    Raises
+    ------
+    UsageError
+        If the address or the format is not suitable.
+    """
+    target = find_format(format)
+    given = _measured_as(cohort, target, options)
+    base = base_for_objects(address, target, options or Options())
+    if image is not None:
+        _check_image_for(target, image)
+    for name in cases:
+        cohort.case(name)
+    image_name = image or LABELS
+    out = Exported()
+    with open_server(base) as server:
+
+        def send(name: str) -> list[Path]:
+            out.stored[name] = store_case(server, cohort[name], target, image_name, given)
+            return []
+
+        _export_cases(list(cases) or sorted({*cohort, *cohort.damaged}), send, 1, out, callback or Callback())
+    _add_models(cohort, out, image_name)
+    return out
+
+
+def _check_image_for(target: Format, image: str) -> None:
+    """Raise errors about an image that concern all cases."""
+    check_image(image)
+    if target.labels:
+        segments_in(image)
+    if target.content:
+        raise holds_no_image(target)
 
 
 def _measured_as(cohort: Cohort, target: Format, options: Options | None) -> Options:

@@ -74,6 +74,7 @@ def report(
     "lungmix export cohort.zarr case-001 seg.dcm --source original/ --retain-uid --binary",
     "lungmix export cohort.zarr --all reports/ --format dicom-sr --with-ct",
     "lungmix export cohort.zarr --all radiomics/ --format pyradiomics",
+    "lungmix export cohort.zarr --to dicomweb+https://pacs.example.org/dicom-web --format dicom-sr --with-ct",
     "lungmix export cohort.zarr case-001 case-001_posterior_ggo.nii.gz",
 )
 def export(
@@ -87,6 +88,13 @@ def export(
         ),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--all", help="Write every case into DIR.", metavar="DIR")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Send DICOM objects of CASE, or of every case, to a DICOMweb server: dicomweb+https://HOST/PATH.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -103,8 +111,11 @@ def export(
         ),
     ] = None,
     source: Annotated[
-        list[Path] | None,
-        typer.Option(help="DICOM: folder with the original series, or with several.", metavar="FOLDER"),
+        list[str] | None,
+        typer.Option(
+            help="DICOM: the original series, or several: a folder, or an s3:// or dicomweb+https:// address.",
+            metavar="SOURCE",
+        ),
     ] = None,
     with_ct: Annotated[
         bool, typer.Option("--with-ct", help="DICOM: also write the CT as an anonymous series.")
@@ -122,18 +133,22 @@ def export(
     """Write images and labels for other programs, with the exact geometry of the scan."""
     from lungmix.cli.progress import callback_for
     from lungmix.cli.show_export import exported_values, show_exported
-    from lungmix.export import export_cohort, export_one, options_for
+    from lungmix.export import export_cohort, export_one, options_for, store_cohort
     from lungmix.store import open_cohort
 
     cohort = open_cohort(store)
     callback = callback_for(quiet=quiet)
     options = options_for(source or (), with_ct=with_ct, binary=binary, retain_uid=retain_uid)
-    if folder is not None and case is None and out is None and format is not None:
+    if to is not None and folder is None and out is None and format is not None:
+        result = store_cohort(cohort, to, format, image, options, callback, () if case is None else (case,))
+    elif to is not None:
+        raise UsageError("with --to, give --format dicom-seg or dicom-sr, and CASE for a single case")
+    elif folder is not None and case is None and out is None and format is not None:
         result = export_cohort(cohort, folder, format, image, options, callback)
     elif folder is None and case is not None and out is not None:
         result = export_one(cohort, case, out, image, format, options)
     else:
-        raise UsageError("give either CASE and OUT, or --all DIR and --format")
+        raise UsageError("give either CASE and OUT, or --all DIR and --format, or --to ADDRESS and --format")
     for warning in result.warnings:
         callback.on_warning(warning)
     values = exported_values(store, result)

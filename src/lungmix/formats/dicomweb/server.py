@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +16,16 @@ from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client import DICOMwebClient
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_netrc_auth
 
-from lungmix.errors import SourceError, UsageError
+from lungmix.errors import SourceError, UsageError, count_of
 from lungmix.formats.dicomweb.address import is_loopback
-from lungmix.formats.dicomweb.answers import Json, MissingError, UnreachableError, value_of
+from lungmix.formats.dicomweb.answers import Json, MissingError, UnreachableError, uids_of, value_of
 from lungmix.formats.dicomweb.multipart import IncompletePartError, boundary_of, copy_first_part
+from lungmix.formats.dicomweb.upload import MultipartFile
 
 T = TypeVar("T")
 
@@ -35,6 +38,8 @@ _DELAYS_S = (0.5, 1.0, 2.0, 4.0)
 _OVERLOADED = (429, 502, 503, 504)
 _PASSING = (408, 425, 500, *_OVERLOADED)
 """Statuses of answers after which a request is repeated; the first ones concern all requests."""
+_DUPLICATE = 0x0111
+"""Failure reason of an object that the server has already (DICOM PS3.18, table I.2-2)."""
 _PAGE = 1000
 _PIECE_BYTES = 1 << 20
 _DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -138,6 +143,60 @@ class DicomwebServer:
                     for piece in pieces:
                         out.write(piece)
 
+    def store(self, file: Path) -> None:
+        """Store a DICOM file, in pieces (STOW-RS); the server may have it already.
+
+        Parameters
+        ----------
+        file : Path
+            The file.
+
+        Raises
+        ------
+        SourceError
+            If the server does not take it.
+        """
+        answer = self._attempt(lambda: self._store(file))
+        uid = str(dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+        if uid in _references(answer, "ReferencedSOPSequence"):
+            return
+        failures = _references(answer, "FailedSOPSequence")
+        reason = failures.get(uid)
+        if reason != _DUPLICATE:
+            code = "" if reason is None else f" (failure reason {reason:04X})"
+            raise SourceError(f"the server {self._host} does not take an object{code}: check its log")
+
+    def check_stored(self, study: str, series: str, instances: Collection[str]) -> None:
+        """Raise unless the server lists instances that were stored; some servers take objects and drop them.
+
+        Raises
+        ------
+        SourceError
+            If it does not list one of them, although it had some seconds.
+        """
+        for delay in (*_DELAYS_S, None):
+            missing = set(instances).difference(uids_of(self.instances(study, series), "SOPInstanceUID"))
+            if not missing:
+                return
+            if delay is not None:
+                time.sleep(delay)
+        raise SourceError(
+            f"the server {self._host} took {count_of(len(missing), 'object')} that it does not list: check its rules "
+            "for incoming objects, and its log"
+        )
+
+    def _store(self, file: Path) -> Json:
+        with MultipartFile(file) as body:
+            headers = {"Content-Type": body.content_type, "Accept": "application/dicom+json"}
+            response = self._session.post(f"{self.base}/studies", data=body, headers=headers, timeout=_TIMEOUT_S)
+        # 409: none of the objects was stored, and the answer says why.
+        if response.status_code != requests.codes.conflict:
+            response.raise_for_status()
+        answer = response.json()
+        # Some servers send a list, as for queries.
+        item = answer[0] if isinstance(answer, list) and answer else answer
+        return item if isinstance(item, dict) else {}
+
     def _all_pages(self, keyword: str, search: Callable[..., Any]) -> list[Json]:
         """Return the results of all pages of a query, by the UID in them; servers may limit the size of a page."""
         results: dict[str, Json] = {}
@@ -202,6 +261,18 @@ class DicomwebServer:
                 f"{server} ends its answers early: check its log, and run again; finished work is kept"
             )
         return SourceError(f"the server {self._host} sends no DICOM JSON: check the address, up to /studies")
+
+
+def _references(answer: Json, keyword: str) -> dict[str, int | None]:
+    """Return the failure reason, or None, by the UID of each object in a sequence of an answer to STOW-RS."""
+    element = answer.get(f"{tag_for_keyword(keyword):08X}")
+    items = element.get("Value") if isinstance(element, dict) else None
+    reasons: dict[str, int | None] = {}
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict):
+            reason = value_of(item, "FailureReason")
+            reasons[str(value_of(item, "ReferencedSOPInstanceUID"))] = reason if isinstance(reason, int) else None
+    return reasons
 
 
 class _Bearer(AuthBase):

@@ -45,7 +45,15 @@ def test_store_keeps_zones_until_they_are_switched_off(words):
     again = run_here("run", store, scan, *cluster, "--yes")
     assert again.returncode == 0, again.stderr
     assert "lung zones by volume" in again.stderr
-    run_here("zones", store, "--by", "height", *cluster, "--quiet")
+    shown = run_here("zones", store, "--by", "height", *cluster, "--quiet")
+    assert "LI of lung zones, %" in shown.stdout
+    expected = {row["zone"]: f"{float(row['lung_involvement']):.1f}" for row in rows_of(store)}
+    parts = ("upper", "middle", "lower", "ventral", "dorsal", "core", "peel")
+    (line,) = (
+        line for line in shown.stdout.split("LI of lung zones")[1].splitlines() if line.split()[:1] == ["case-001"]
+    )
+    assert line.split()[1:] == [expected[f"both_{part}"] for part in parts]
+    assert f"zones: {store}/zones.csv" in shown.stdout
     assert lungmix.open_cohort(store)["case-001"].stages["zone"]["by"] == "height"
     assert {row["by"] for row in rows_of(store)} == {"height"}
     off = run_here("run", store, scan, "--zones", "none", *cluster, "--yes", "--json")
@@ -61,5 +69,5 @@ def test_errors_name_options(words):
     store, scan, cluster = words
     done = run_here("run", store.parent / "new.zarr", scan, "--zones", "lobes", *cluster)
     assert done.returncode == 2
-    assert "volume, height, none" in done.stderr
+    assert "volume, height, volume-common, none" in done.stderr
     assert not (store.parent / "new.zarr").exists()

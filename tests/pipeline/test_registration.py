@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import lungmix
 from lungmix.analysis.followup import stored_followup
 from lungmix.errors import UsageError
-from lungmix.export import export_case
+from lungmix.export import export_case, export_cohort
 from lungmix.export.formats import options_for
 from lungmix.geometry import Geometry
 from lungmix.kernels.data_dictionary import REGISTRATION
@@ -89,6 +89,17 @@ def test_maps_are_exported_in_the_geometry_of_the_first_scan(cohort, client, tmp
     for file in ("x.dcm", "x.csv"):
         with pytest.raises(UsageError, match="grid of another scan"):
             export_case(case, tmp_path / file, "change", options=options_for(with_ct=file == "x.dcm"))
+
+
+def test_export_of_all_cases_writes_the_later_scans_and_says_so(cohort, client, tmp_path):
+    with pytest.raises(UsageError, match="belongs to later scans of patients, and the store knows none"):
+        export_cohort(cohort, tmp_path / "none", "nrrd", "change")
+    lungmix.Pipeline(client, cohort).followup(tmp_path / "patients.csv", register="affine")
+    result = export_cohort(cohort, tmp_path / "out", "nrrd", "change")
+    assert list(result.files) == ["one-b"]
+    assert list(result.failed) == ["two-b"]
+    assert "2 cases without the image 'change', which only later scans of patients have" in result.warnings
+    assert sorted(export_cohort(cohort, tmp_path / "all", "nrrd", "tissue").files) == sorted(cohort)
 
 
 def test_unknown_kind_or_no_client_is_wrong_usage_before_anything_is_written(cohort, tmp_path):

@@ -182,7 +182,7 @@ def test_five_labels_without_names_can_be_lobes(cohort):
 @pytest.mark.parametrize("axis", ["x", "z"])
 def test_five_misplaced_labels_are_rejected(cohort, axis):
     mirrored = LTRC[five_lobes()][:, :, ::-1] if axis == "x" else LTRC[five_lobes()][::-1]
-    with pytest.raises(SourceError, match=r"labels 1, 2, 3, 4, 5 without names"):
+    with pytest.raises(SourceError, match=r"labels 1, 2, 3, 4, 5 without names.*or those of lobes"):
         give(cohort, mask_of(np.ascontiguousarray(mirrored), GRID))
 
 

@@ -20,9 +20,10 @@ from lungmix.pipeline import RunResult
 from lungmix.pipeline.result import CaseResult
 from lungmix.stages.measure import dictionary
 from lungmix.stages.quality import NOT_MEASURED
-from lungmix.store import MEASUREMENTS_FILE
+from lungmix.store import MEASUREMENTS_FILE, ZONES_FILE
 from lungmix.store.models import ModelUse
 from lungmix.store.schema import stages_text
+from lungmix.tissue import LOBES, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
 from lungmix.webpage.overview import CohortOverview
 
 _COLUMNS = (
@@ -63,6 +64,7 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
         for row in result.rows:
             table.add_row(str(row["case"]), *(f"{float(row[key]):.{digits}f}" for key, _, digits in columns))
         console.print(table)
+    show_zones(console, result.zones)
     if result.comparison is not None and result.model is not None:
         show_comparison(console, result.comparison, str(result.model_id))
     elif result.model is not None:
@@ -80,6 +82,22 @@ def show_result(console: Console, result: RunResult, store: str) -> None:
     )
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     console.print(f"{len(result.done)} done, {len(result.failed)} failed{skipped}", highlight=False)
+
+
+def show_zones(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the lung involvement of zones of both lungs, and of lobes, one row per case; nothing without rows."""
+    involvement: dict[str, dict[str, str]] = {}
+    for row in rows:
+        involvement.setdefault(str(row["case"]), {})[str(row["zone"])] = f"{float(row['lung_involvement']):.1f}"
+    parts = [(f"both_{part.key}", part.key) for part in (*ZONE_THIRDS, *ZONE_HALVES, *ZONE_DEPTHS)]
+    lobes = [(lobe.key, f"{lobe.side.key} {lobe.region.split('_')[1]}") for lobe in LOBES]
+    for title, columns in (("LI of lung zones, %", parts), ("LI of lobes, %", lobes)):
+        cases = {name: values for name, values in involvement.items() if values.keys() & dict(columns).keys()}
+        if cases:
+            table = new_table(title, "case", *(heading for _, heading in columns))
+            for name, values in cases.items():
+                table.add_row(name, *(values.get(zone, "") for zone, _ in columns))
+            console.print(table)
 
 
 def show_outcomes(console: Console, result: CaseResult) -> None:
@@ -114,6 +132,7 @@ def _origin_of(store: str, result: RunResult) -> list[str]:
         _ABBREVIATIONS,
         f"{masks}{hu}{labels}lungmix {__version__}",
         f"table: {store.rstrip('/')}/{MEASUREMENTS_FILE}",
+        *([f"zones: {store.rstrip('/')}/{ZONES_FILE}"] if result.zones else []),
     ]
 
 

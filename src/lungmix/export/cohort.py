@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
-from lungmix.errors import LungmixError, reason_of, redact, reveal
+from lungmix.errors import LungmixError, UsageError, count_of, reason_of, redact, reveal
 from lungmix.export import pyradiomics
 from lungmix.export.dicomweb import base_for_objects, store_case
 from lungmix.export.formats import (
@@ -30,6 +30,8 @@ from lungmix.formats.dicomweb.connect import open_server
 from lungmix.stages.measure import excluded_regions
 from lungmix.store import Cohort
 from lungmix.store.models import model_use
+from lungmix.store.patients import first_scans
+from lungmix.store.schema import REGISTERED_MAPS
 
 # Slabs are compressed in parallel; a DICOM segmentation holds all labels of a case in memory.
 _PARALLEL_CASES = 2
@@ -124,6 +126,7 @@ def export_cohort(
         # Before any file is written.
         _check_image_for(target, image)
     image_name = image or (LABELS if target.labels else "ct")
+    names, remarks = _cases_to_write(cohort, image_name)
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[pyradiomics.Row]] = {}
     out = Exported()
@@ -136,14 +139,13 @@ def export_cohort(
             cohort[name], folder / f"{name}_{target.content or image_name}{target.extension}", image_name, given
         )
 
-    _export_cases(
-        sorted({*cohort, *cohort.damaged}), write, 1 if target.name in DICOM else _PARALLEL_CASES, out, progress
-    )
+    _export_cases(names, write, 1 if target.name in DICOM else _PARALLEL_CASES, out, progress)
     if target.name == PYRADIOMICS:
         table = folder / pyradiomics.TABLE_FILE
         pyradiomics.write_table(table, [row for name in sorted(rows) for row in rows[name]])
         out.tables.append(table)
     _add_models(cohort, out, image_name)
+    out.warnings += remarks
     return out
 
 
@@ -209,6 +211,29 @@ def _check_image_for(target: Format, image: str) -> None:
         segments_in(image)
     if target.content:
         raise holds_no_image(target)
+
+
+def _cases_to_write(cohort: Cohort, image: str) -> tuple[list[str], list[str]]:
+    """Return the cases that can have an image, and a remark on the others.
+
+    Raises
+    ------
+    UsageError
+        If the image belongs to later scans of patients, and the store knows none.
+    """
+    names = sorted({*cohort, *cohort.damaged})
+    if image not in REGISTERED_MAPS:
+        return names, []
+    later = first_scans(cohort).keys() | cohort.damaged.keys()
+    chosen = [name for name in names if name in later]
+    if not chosen:
+        raise UsageError(
+            f"the image {image!r} belongs to later scans of patients, and the store knows none: give a table of "
+            'patients, `Pipeline.followup("patients.csv", register="deformable")`'
+        )
+    others = len(names) - len(chosen)
+    remark = f"{count_of(others, 'case')} without the image {image!r}, which only later scans of patients have"
+    return chosen, [remark] if others else []
 
 
 def _measured_as(cohort: Cohort, target: Format, options: Options | None) -> Options:

@@ -42,7 +42,7 @@ def fault_of_labels(case: Case, model: TissueModel) -> str | None:
         if stage in case.damage:
             return f"its {stage} is corrupt ({case.damage[stage]['reason']}): run `Pipeline.run(sources)`"
     if mask.STAGE not in case.stages:
-        return "it has no lung mask any more: run `Pipeline.mask()`"
+        return "it has no lung mask: run `Pipeline.mask()`"
     if not is_accepted(case) and (reason := rejection_reason(case)) is not None:
         return reason
     if label.STAGE not in case.stages:

@@ -39,7 +39,7 @@ SMALLER_LUNG = 0.1
 
 _LARGEST_VALUE = 255
 _PLACED_VALUES = {*range(1, 6)}
-_MAX_LISTED = 8
+_MAX_LISTED = 30
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,11 @@ def labels_by_values(mask: MaskFile, grid_thickness: int = 16) -> LabelChoice:
         If the values are others, or not so distributed.
     """
     seen = count_values(mask, grid_thickness)
-    remedy = 'give those of the lungs, such as `mask_labels="right=1,left=2"` or `mask_labels="lung=1"`'
+    lobes = ",".join(f"{lobe.replace('_', '-')}={number}" for number, lobe in enumerate(LOBES, start=1))
+    remedy = (
+        'give all those of the lungs, such as `mask_labels="right=1,left=2"` or `mask_labels="lung=1"`, or those of '
+        f'lobes, such as `mask_labels="{lobes}"`'
+    )
     if seen.values in ([1], [_LARGEST_VALUE]):
         return LabelChoice({seen.values[0]: LUNG})
     if seen.values == [1, 2, 3, 4, 5] and _lie_like_lobes(seen, mask):

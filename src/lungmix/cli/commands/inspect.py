@@ -105,9 +105,10 @@ def export(
     image: Annotated[
         str | None,
         typer.Option(
-            help="ct, lung, side (right and left lung, airway, rest), lobe, tissue, tissue_median, tissue_potts, zone, "
-            "posterior_TISSUE (floats) or posterior8_TISSUE (8 bits), such as posterior_ggo; by default the one in the "
-            "name of OUT, or else ct, or tissue for formats of labels."
+            help="ct, harmonised, lung, side (right and left lung, airway, rest), region (dense lung, too), lobe, "
+            "tissue, tissue_median, tissue_potts, zone, change and registered_tissue (later scans), posterior_TISSUE "
+            "(floats) or posterior8_TISSUE (8 bits), such as posterior_ggo; by default the one in the name of OUT, or "
+            "else ct, or tissue for formats of labels."
         ),
     ] = None,
     source: Annotated[

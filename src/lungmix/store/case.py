@@ -37,6 +37,7 @@ from lungmix.store.schema import (
     REGISTERED_MAPS,
     ArraySchema,
 )
+from lungmix.store.transforms import transform_of
 from lungmix.store.verified_array import StoredArray
 
 if TYPE_CHECKING:
@@ -295,6 +296,26 @@ class Case:
         """Read an image into memory as ``SimpleITK.Image`` with its exact geometry, see `grid_of`."""
         image = sitk.GetImageFromArray(self.zarr_array(name)[:])
         return self.grid_of(name).apply_to(image)
+
+    def transform_from_first(self) -> sitk.CompositeTransform:
+        """Return the transform from points of the patient's first scan to points of this scan, mm in LPS.
+
+        Only later scans have it, after `lungmix.Pipeline.followup` with ``register``. SimpleITK resamples this scan on
+        the grid of the first one by it. Outside the surroundings of the lungs it is affine.
+
+        Raises
+        ------
+        StoreError
+            If the scan is not registered.
+        """
+        record = self.stages.get(REGISTER, {})
+        if "field" not in record or "reason" in record:
+            raise StoreError(
+                f'case {self.name} is not registered with a first scan: run `Pipeline.followup(register="deformable")`',
+                case=self.name,
+            )
+        affine = np.reshape(record["affine"], (3, 4))
+        return transform_of(affine, self._stored_array(DISPLACEMENT)[:], Geometry.from_dict(record["field"]))
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:

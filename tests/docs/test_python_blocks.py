@@ -7,9 +7,14 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import lungmix
 from lungmix.pipeline import Pipeline
+from lungmix.stages.base import StageContext
+from lungmix.stages.change import ChangeStage
+from lungmix.stages.register import RegisterStage
+from support.breathing import FIRST, LATER, add, scan
 from support.labelled import labelled_store
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -44,3 +49,20 @@ def test_python_blocks_of_a_page_run_in_order(folder, page, minimum):
         warnings.simplefilter("ignore")
         for block in blocks:
             exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.usefixtures("stages_here")
+def test_python_block_on_registered_scans_runs(tmp_path):
+    cohort = lungmix.open_cohort(tmp_path / "s.zarr", "a")
+    for name, geometry, amount in (("case-001", FIRST, 0), ("case-002", LATER, 1)):
+        add(cohort, name, *scan(geometry, amount), geometry)
+    firsts = {"case-002": "case-001"}
+    for stage in (RegisterStage(firsts, "affine"), ChangeStage(firsts)):
+        stage.run(StageContext(None, cohort), "case-002")
+    (block,), names = python_blocks("registration.md"), {"cohort": cohort}
+    *steps, last = block.splitlines()
+    exec(compile("\n".join([*steps, f"resampled = {last}"]), "registration.md", "exec"), names)
+    assert names["resampled"].GetSize() == FIRST.size
+    moved = sitk.GetArrayFromImage(names["resampled"])
+    inside = cohort["case-002"].change.compute() > 0
+    assert np.mean(moved[inside]) < -600

@@ -142,6 +142,48 @@ def test_deformable_change_of_the_same_lungs_is_small(tmp_path):
     assert np.linalg.norm(predicted - points, axis=1).mean() < 1.5
 
 
+def test_transform_has_the_displacements_and_is_affine_elsewhere(tmp_path):
+    cohort = store(tmp_path)
+    run(cohort, "deformable")
+    case = cohort["later"]
+    field = Geometry.from_dict(case.stages["register"]["field"])
+    transform = case.transform_from_first()
+
+    def moved(points):
+        return np.array([transform.TransformPoint(point) for point in points.tolist()])
+
+    displacement = np.moveaxis(CaseFiles(case).read_displacement().astype(np.float64), -1, 0)
+    points, expected = points_of(field), points_of(field) + displacement
+    some = np.random.default_rng(1).integers(0, np.prod(field.shape), 500)
+    at_voxels = (values.reshape(3, -1).T[some] for values in (points, expected))
+    assert np.abs(moved(next(at_voxels)) - next(at_voxels)).max() < 1e-3
+    # Between voxels: the centres of blocks of 2 x 2 x 2 voxels are moved by the mean of the eight.
+    blocks = [slice(None, -1), slice(1, None)]
+    between = [
+        np.mean([values[:, z, y, x] for z in blocks for y in blocks for x in blocks], axis=0).reshape(3, -1).T[::997]
+        for values in (points, expected)
+    ]
+    assert np.abs(moved(between[0]) - between[1]).max() < 1e-3
+    assert np.ptp(np.linalg.norm(displacement, axis=0)) > 5
+    far = np.array([[500.0, 10.0, 20.0], [0.0, -400.0, 300.0], [5.0, 6.0, -900.0]])
+    affine = np.reshape(case.stages["register"]["affine"], (3, 4))
+    assert np.abs(moved(far) - (far @ affine[:, :3].T + affine[:, 3])).max() < 1e-6
+
+
+def test_scans_without_registration_have_no_transform(tmp_path):
+    cohort = store(tmp_path)
+    with pytest.raises(StoreError, match="case later is not registered"):
+        cohort["later"].transform_from_first()
+    thin = Geometry((128, 84, 8), LATER.spacing, (-110.0, -80.0, 60.0))
+    CohortWriter(cohort).delete_cases(["later"])
+    add(cohort, "later", *scan(thin, 1.0), thin)
+    run(cohort, "affine")
+    assert "reason" in cohort["later"].stages["register"]
+    for name in ("later", "first"):
+        with pytest.raises(StoreError, match=f"case {name} is not registered"):
+            cohort[name].transform_from_first()
+
+
 def test_registration_is_kept_until_a_scan_changes(tmp_path):
     cohort = store(tmp_path)
     remember_registration(cohort, "affine")

@@ -1,6 +1,7 @@
 """DICOM segmentations, read back with highdicom, pydicom and SimpleITK, and validated by dciodvfy and dcentvfy."""
 
 import subprocess
+import tracemalloc
 
 import highdicom
 import numpy as np
@@ -11,11 +12,13 @@ import SimpleITK as sitk
 import lungmix
 from lungmix.errors import SourceError, UsageError
 from lungmix.export import Options, export_case, options_for
-from lungmix.export.dicom_source import find_series, write_ct
+from lungmix.export.dicom_seg import _description, write_segmentation
+from lungmix.export.dicom_source import derived_slices, find_series, write_ct
 from lungmix.formats import find_scans
 from lungmix.geometry import Geometry
 from lungmix.phantom import Phantom, write_phantom
 from lungmix.privacy.acquisition import Acquisition
+from lungmix.store import CohortWriter
 from lungmix.tissue import TISSUES
 from support.generators import DIRECTIONS, labelled_case
 from support.series import change, write_series
@@ -89,6 +92,62 @@ def test_slices_of_an_odd_number_of_pixels_are_written(cohort, tmp_path, binary)
     case = labelled_case(cohort, "case-001", geometry)
     file, _ = export_case(case, tmp_path / "seg.dcm", options=Options(with_ct=True, binary=binary))
     assert np.array_equal(on_grid(highdicom.seg.segread(file), geometry), case.zarr_array("tissue")[:])
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
+@pytest.mark.parametrize("size", [(33, 20, 70), (32, 20, 70), (33, 21, 12)])
+@pytest.mark.parametrize("direction", ["mirrored", "flipped", "oblique"])
+def test_frames_are_those_that_highdicom_makes_of_the_volume_in_memory(cohort, tmp_path, binary, size, direction):
+    case = labelled_case(
+        cohort, "case-001", Geometry(size, (0.7, 0.9, 1.3), (-10.5, 20.25, -333.1), DIRECTIONS[direction])
+    )
+    slices = derived_slices(case)
+    write_segmentation(case, tmp_path / "seg.dcm", "tissue", slices, same_uids=False, binary=binary)
+    written = pydicom.dcmread(tmp_path / "seg.dcm")
+    expected = highdicom.seg.Segmentation(
+        slices, np.asarray(case.zarr_array("tissue")[:]), "BINARY" if binary else "LABELMAP",
+        [_description(tissue, {}) for tissue in TISSUES], series_instance_uid="1.2", series_number=1,
+        sop_instance_uid="1.3", instance_number=1, manufacturer="", manufacturer_model_name="", software_versions="",
+        device_serial_number="", transfer_syntax_uid=written.file_meta.TransferSyntaxUID,
+    )  # fmt: skip
+    expected.save_as(tmp_path / "expected.dcm")
+    expected = pydicom.dcmread(tmp_path / "expected.dcm")
+    varying = {
+        "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Manufacturer", "ManufacturerModelName", "ContentLabel",
+        "SoftwareVersions", "DeviceSerialNumber", "SegmentSequence", "InstanceCreationDate", "InstanceCreationTime",
+        "ContentDate", "ContentTime", "SeriesDescription", "ContentDescription", "DimensionOrganizationSequence",
+        "CodingSchemeIdentificationSequence", "PatientIdentityRemoved", "DeidentificationMethodCodeSequence",
+        "ContributingEquipmentSequence", "ContentCreatorName", "DimensionIndexSequence", "PixelData",
+    }  # fmt: skip
+    assert {e.keyword for e in written} - varying == {e.keyword for e in expected} - varying
+    for element in written:
+        assert element.keyword in varying or element == expected[element.tag]
+    # highdicom pads with the character 0.
+    assert written.PixelData[:-1] == expected.PixelData[:-1]
+    assert len(written.PixelData) == len(expected.PixelData)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("binary", [False, True], ids=["labelmap", "binary"])
+def test_memory_for_a_segmentation_does_not_hold_the_voxels(cohort, tmp_path, binary):
+    peaks = []
+    for depth in (128, 384):
+        geometry = Geometry((512, 512, depth), (0.7, 0.7, 1.0), (0.0, 0.0, 0.0))
+        case = CohortWriter(cohort).add(f"case-{depth}", geometry, Acquisition("CT"))
+        case.create_image("tissue")
+        for start, stop in case.layout.slabs():
+            labels = np.zeros((stop - start, 512, 512), np.uint8)
+            labels[:, 100:400, 100:400] = 1 + np.arange(start, stop)[:, None, None] % 5
+            case.write("tissue", start, labels)
+        for stage in ("convert", "mask", "label"):
+            case.record(stage, {"key": stage})
+        slices = derived_slices(case)
+        tracemalloc.start()
+        write_segmentation(case, tmp_path / f"{depth}.dcm", "tissue", slices, same_uids=False, binary=binary)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # In memory, 256 more slices of 512 x 512 voxels would need 67 MB, and four times as much within highdicom.
+    assert peaks[1] - peaks[0] < 30e6
 
 
 def test_segments_carry_names_codes_and_colours(original, tmp_path):

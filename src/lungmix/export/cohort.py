@@ -33,7 +33,7 @@ from lungmix.store.models import model_use
 from lungmix.store.patients import first_scans
 from lungmix.store.schema import REGISTERED_MAPS
 
-# Slabs are compressed in parallel; a DICOM segmentation holds all labels of a case in memory.
+# Slabs are compressed in parallel; the elements of DICOM segmentations are made by one thread at a time anyway.
 _PARALLEL_CASES = 2
 
 

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from lungmix._version import __version__
 from lungmix.atomic import atomic_file
+from lungmix.export.dicom_frames import N_LABELS, LabelPlanes, frames_of, write_pixels
 from lungmix.export.dicom_source import (
     check_orientation,
     derived_slices,
@@ -36,8 +37,8 @@ from lungmix.tissue import LUNG_CODE, PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, Code,
 
 MAKER = "lungmix developers"
 
-_FRAMES = (Tag("PixelData"), Tag("PerFrameFunctionalGroupsSequence"))
-"""Attributes of a segmentation that grow with its number of frames."""
+_FRAMES = Tag("PerFrameFunctionalGroupsSequence")
+"""Attribute of a segmentation that grows with its number of frames."""
 
 
 # Identifiers of the patient are omitted on purpose.
@@ -54,7 +55,7 @@ def write_seg(
     path : Path
         A ``.dcm`` file to write.
     image : {"lung", "side", "lobe", "tissue", "tissue_median", "tissue_potts", "zone"}
-        Labels to write. The whole volume is held in memory: one byte per voxel, and up to four within highdicom.
+        Labels to write, slab by slab.
     series : sequence of Scan
         DICOM series, one of which is the original series of the case.
     with_ct : bool
@@ -101,22 +102,23 @@ def write_segmentation(
     same_uids : bool
         True if the slices are those of the original series, whose identifiers are written.
     """
-    labels = np.asarray(case.zarr_array(image)[:])
-    dataset = segmentation_of(
-        labels, slices, segments_in(image), identity=_identity(case, image), binary=binary, label=image,
-        parameters=made_with(case, image),
+    planes = LabelPlanes(case, image)
+    dataset = segmentation_without_pixels(
+        planes.present_labels(), slices, segments_in(image), identity=_identity(case, image), binary=binary,
+        label=image, parameters=made_with(case, image),
     )  # fmt: skip
     remove_dates(dataset, case)
     mark_anonymous(dataset, case, same_uids=same_uids)
     with atomic_file(path) as out:
         dataset.save_as(out, enforce_file_format=True)
+        write_pixels(out, dataset, planes, frames_of(dataset, slices))
     header = Dataset()
-    header.update({element.tag: element for element in dataset if element.tag not in _FRAMES})
+    header.update({element.tag: element for element in dataset if element.tag != _FRAMES})
     return header
 
 
-def segmentation_of(
-    labels: npt.NDArray[np.uint8],
+def segmentation_without_pixels(
+    present: npt.NDArray[np.bool_],
     slices: Sequence[Dataset],
     segments: Sequence[Tissue],
     *,
@@ -125,12 +127,15 @@ def segmentation_of(
     label: str,
     parameters: Mapping[str, str] | None = None,
 ) -> Segmentation:
-    """Return a segmentation in memory.
+    """Return a segmentation with all elements but its pixels.
+
+    highdicom makes it of slices that have one pixel per label, so that no voxel is in memory: which frames there are
+    depends only on which labels a slice has.
 
     Parameters
     ----------
-    labels : ndarray of uint8, shape (z, y, x)
-        Label of the segment of each voxel, 0 outside all segments.
+    present : ndarray of bool, shape (z, `N_LABELS`)
+        Labels in each slice.
     slices : sequence of Dataset
         Headers of the CT, one per slice.
     segments : sequence of Tissue
@@ -144,12 +149,11 @@ def segmentation_of(
     parameters : mapping of str to str, optional
         Preset and model that made the labels.
     """
-    # The encoder of RLE crashes the process for frames with an odd number of pixels.
-    is_packed = not binary and labels[0].size % 2 == 0
+    rows, columns = int(slices[0].Rows), int(slices[0].Columns)
     series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
     dataset = Segmentation(
-        source_images=slices,
-        pixel_array=labels,
+        source_images=[_with_size(header, 1, N_LABELS) for header in slices],
+        pixel_array=(present * np.arange(N_LABELS, dtype=np.uint8))[:, np.newaxis, :],
         segmentation_type="BINARY" if binary else "LABELMAP",
         segment_descriptions=[_description(segment, parameters or {}) for segment in segments],
         series_instance_uid=series_uid,
@@ -162,13 +166,26 @@ def segmentation_of(
         device_serial_number="none",
         content_label=label.upper()[:16],
         content_description="Lung tissue labels" if len(segments) > 1 else "Lung mask",
-        transfer_syntax_uid=RLELossless if is_packed else ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=f"Labels: {label}",
     )
+    del dataset.PixelData
+    dataset.Rows, dataset.Columns = rows, columns
+    # The encoder of RLE crashes the process for frames with an odd number of pixels.
+    if not binary and rows * columns % 2 == 0:
+        dataset.file_meta.TransferSyntaxUID = RLELossless
     dataset.CodingSchemeIdentificationSequence = [coding_scheme()]
     # The attribute is required but may be empty; highdicom omits it without a name.
     dataset.ContentCreatorName = ""
     return dataset
+
+
+def _with_size(header: Dataset, rows: int, columns: int) -> Dataset:
+    """Return a header with another size, which shares all other elements with the original one."""
+    resized = Dataset()
+    resized.update({element.tag: element for element in header if element.keyword not in ("Rows", "Columns")})
+    resized.Rows, resized.Columns = rows, columns
+    return resized
 
 
 def coding_scheme() -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 import pydicom
 from pydicom.dataset import Dataset
 
+from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError
 from lungmix.export.formats import DICOM, Format, Options, check_options
+from lungmix.formats.dicom.elements import RawHeader
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.formats.dicomweb.address import is_dicomweb, parse_address
 from lungmix.formats.dicomweb.answers import Json
@@ -26,6 +29,9 @@ _OF_STUDY = (
     "AccessionNumber", "StudyID", "ReferringPhysicianName",
 )  # fmt: skip
 """Attributes by which servers file the objects of a study, and which all objects of a study share."""
+
+_PIXEL_HEADER_BYTES = 12
+"""Length of tag, value representation and length of pixels in explicit little endian."""
 
 _IDENTIFIERS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 
@@ -104,14 +110,23 @@ def _referenced_first(written: Sequence[Path]) -> list[Path]:
 
 
 def _file_under(study: Json, file: Path) -> None:
-    """Write the attributes of a study, as the server has them, to a file that was marked as anonymous."""
-    dataset = pydicom.dcmread(file)
-    server_values = Dataset.from_json({key: element for key, element in study.items() if isinstance(element, dict)})
-    for name in _OF_STUDY:
-        if name in server_values:
-            dataset[name] = server_values[name]
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.PatientIdentityRemoved = "NO"
-    if "DeidentificationMethodCodeSequence" in dataset:
-        del dataset.DeidentificationMethodCodeSequence
-    dataset.save_as(file, enforce_file_format=True)
+    """Write the attributes of a study, as the server has them, to a file that was marked as anonymous.
+
+    The pixels are copied as they are, in pieces.
+    """
+    with file.open("rb") as stream:
+        pixels = RawHeader.read(stream, [])
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        server_values = Dataset.from_json({key: element for key, element in study.items() if isinstance(element, dict)})
+        for name in _OF_STUDY:
+            if name in server_values:
+                dataset[name] = server_values[name]
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.PatientIdentityRemoved = "NO"
+        if "DeidentificationMethodCodeSequence" in dataset:
+            del dataset.DeidentificationMethodCodeSequence
+        with atomic_file(file) as out:
+            dataset.save_as(out, enforce_file_format=True)
+            if pixels.pixel_bytes is not None:
+                stream.seek(pixels.pixel_offset - _PIXEL_HEADER_BYTES)
+                shutil.copyfileobj(stream, out)

@@ -41,7 +41,9 @@ def check_address(url: str) -> str:
         If it is not the address of an S3-compatible store.
     """
     if not is_address(url):
-        raise UsageError(f"{url} is not understood: give a folder, or s3://BUCKET/PREFIX")
+        # An address of another kind may hold a password.
+        shown = "the address" if "@" in url else url
+        raise UsageError(f"{shown} is not understood: give a folder, or s3://BUCKET/PREFIX")
     return url.rstrip("/")
 
 

@@ -110,6 +110,8 @@ def test_segmentations_are_filed_with_the_original_study(archive, cohort, folder
         volume = highdicom.seg.Segmentation.from_dataset(stored).get_volume(combine_segments=True)
         stored_sizes.append(int((volume.array > 0).sum()))
     assert sorted(stored_sizes) == sizes
+    store_cohort(cohort, archive.address, "dicom-ko", options=options_for([archive.address], retain_uid=True))
+    assert {item.StudyInstanceUID for item in query(archive, f"series?Modality=KO&PatientID={NUMBER}")} == local
     # The same export again changes nothing.
     assert store_cohort(cohort, archive.address, "dicom-seg", options=options).stored == result.stored
     assert len(query(archive, "instances?Modality=SEG")) == len(cohort)

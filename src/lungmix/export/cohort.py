@@ -168,7 +168,7 @@ def store_cohort(
         Cohort to export.
     address : str
         ``dicomweb+https://HOST/PATH``.
-    format : {"dicom-seg", "dicom-sr"}
+    format : {"dicom-seg", "dicom-sr", "dicom-ko"}
         Format of the objects.
     image : str, optional
         Labels to write as a segmentation; by default ``tissue``.

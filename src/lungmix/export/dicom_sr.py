@@ -50,6 +50,7 @@ from lungmix.formats import Scan
 from lungmix.formats.dicom.library_warnings import hide_warnings_of
 from lungmix.kernels.data_dictionary import ALL, BY_LOBES, MEASUREMENTS, Column
 from lungmix.kernels.severity import severity_scores, total_scores, zone_scores
+from lungmix.mixture import TissueModel
 from lungmix.stages.measure import rows_of_case
 from lungmix.store import MEASUREMENTS_FILE, ZONES_FILE, Case
 from lungmix.store.schema import LABEL
@@ -152,14 +153,7 @@ def write_report(
     check_orientation(case)
     for image in SEGMENTED:
         require(case, image)
-    model = case.model
-    if model is None:
-        raise StoreError(f"case {case.name} has no labels to measure: run `Pipeline.label()` first", case=case.name)
-    if model.n_components != len(TISSUES):
-        raise UsageError(
-            f"the mixture of case {case.name} has {model.n_components} components, and a report needs the "
-            f"{len(TISSUES)} tissues: label with a mixture of {len(TISSUES)} components"
-        )
+    model = check_tissues(case)
     slices = derived_slices(case) if with_ct else original_slices(case, series)
     written = [path]
     headers = {}
@@ -177,6 +171,27 @@ def write_report(
     with atomic_file(path) as out:
         report.save_as(out, enforce_file_format=True)
     return written
+
+
+def check_tissues(case: Case) -> TissueModel:
+    """Return the mixture of a case.
+
+    Raises
+    ------
+    UsageError
+        If the mixture has no tissues.
+    StoreError
+        If the case has no labels yet.
+    """
+    model = case.model
+    if model is None:
+        raise StoreError(f"case {case.name} has no labels to measure: run `Pipeline.label()` first", case=case.name)
+    if model.n_components != len(TISSUES):
+        raise UsageError(
+            f"the mixture of case {case.name} has {model.n_components} components, and a report needs the "
+            f"{len(TISSUES)} tissues: label with a mixture of {len(TISSUES)} components"
+        )
+    return model
 
 
 def _report(case: Case, segmentations: _Segmentations, row: Row, zones: Sequence[Row]) -> Comprehensive3DSR:

@@ -19,7 +19,8 @@ from lungmix.tissue import Tissue
 
 DICOM_SEG = "dicom-seg"
 DICOM_SR = "dicom-sr"
-DICOM = (DICOM_SEG, DICOM_SR)
+DICOM_KO = "dicom-ko"
+DICOM = (DICOM_SEG, DICOM_SR, DICOM_KO)
 """Formats of DICOM objects, which refer to the slices of a CT."""
 PYRADIOMICS = "pyradiomics"
 
@@ -154,6 +155,12 @@ def _dicom_sr(case: Case, path: Path, image: str, options: Options) -> list[Path
     )
 
 
+def _dicom_ko(case: Case, path: Path, image: str, options: Options) -> list[Path]:
+    from lungmix.export.dicom_ko import write_key_slices
+
+    return write_key_slices(case, path, series=options.series, with_ct=options.with_ct)
+
+
 FORMATS = {
     target.name: target
     for target in (
@@ -163,6 +170,7 @@ FORMATS = {
         Format("itk-snap", ".nii.gz", True, _named_labels("_labels.txt", label_descriptions)),
         Format(DICOM_SEG, ".dcm", True, _dicom_seg),
         Format(DICOM_SR, ".dcm", True, _dicom_sr, content="measurements"),
+        Format(DICOM_KO, ".dcm", True, _dicom_ko, content="key-slices"),
         Format(PYRADIOMICS, ".csv", True, _without_options(pyradiomics.write_batch)),
     )
 }
@@ -187,9 +195,11 @@ def check_options(target: Format, options: Options) -> None:
     if target.name not in DICOM:
         if options != Options():
             raise UsageError(
-                f"`sources`, `with_ct`, `binary` and `retain_uid` are for {' and '.join(DICOM)}: "
+                f"`sources`, `with_ct`, `binary` and `retain_uid` are for {', '.join(DICOM)}: "
                 f"omit them for {target.name}"
             )
+    elif target.name == DICOM_KO and options.binary:
+        raise UsageError(f"`binary` is for {DICOM_SEG} and {DICOM_SR}: omit it for {DICOM_KO}")
     elif bool(options.series) == options.with_ct:
         raise UsageError(
             "DICOM segmentations and reports refer to CT slices: give either `sources=FOLDER` with the original "
@@ -202,7 +212,8 @@ def check_options(target: Format, options: Options) -> None:
 def holds_no_image(target: Format) -> UsageError:
     """Return the error for an image that is given for a format of measurements."""
     return UsageError(
-        f"{target.name} holds {target.content}, and writes the label images that these refer to: omit `image`"
+        f"{target.name} holds {target.content.replace('-', ' ')}, and writes or names the images that these refer to: "
+        "omit `image`"
     )
 
 

@@ -98,8 +98,8 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg, dicom-sr (measurements) "
-            "or pyradiomics; by default from the extension of OUT."
+            help="nrrd, nii.gz, nii, mha, mhd, seg.nrrd, slicer-colors, itk-snap, dicom-seg, dicom-sr (measurements), "
+            "dicom-ko (key slices) or pyradiomics; by default from the extension of OUT."
         ),
     ] = None,
     image: Annotated[
@@ -143,7 +143,7 @@ def export(
     if to is not None and folder is None and out is None and format is not None:
         result = store_cohort(cohort, to, format, image, options, callback, () if case is None else (case,))
     elif to is not None:
-        raise UsageError("with --to, give --format dicom-seg or dicom-sr, and CASE for a single case")
+        raise UsageError("with --to, give --format dicom-seg, dicom-sr or dicom-ko, and CASE for a single case")
     elif folder is not None and case is None and out is None and format is not None:
         result = export_cohort(cohort, folder, format, image, options, callback)
     elif folder is None and case is not None and out is not None:

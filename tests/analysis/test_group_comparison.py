@@ -125,6 +125,15 @@ def test_numbers_are_groups_only_if_they_are_few_or_cut(measured, table):
     assert compare_groups(measured, "ward", table=few, settings=QUICK).groups == ("9", "10")
 
 
+def test_numbers_of_many_digits_stay_different_groups(measured, table):
+    site = table("case,site", *(f"case-{n:03d},{n % 2 + 1000000}" for n in range(1, N + 1)))
+    result = compare_groups(measured, "site", table=site, settings=QUICK)
+    assert result.groups == result.compared == ("1000000", "1000001")
+    assert [sum(scan.group == name for scan in result.scans) for name in result.groups] == [6, 6]
+    cut = compare_groups(measured, "site", table=site, cuts=(1000000.5,), settings=QUICK)
+    assert cut.groups == ("< 1000000.5", ">= 1000000.5")
+
+
 def test_age_and_sex_of_the_store_are_groups_and_rows(measured):
     result = compare_groups(measured, "age", cuts=(56,), settings=QUICK)
     assert result.groups == ("< 56", ">= 56")

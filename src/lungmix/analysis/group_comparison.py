@@ -356,7 +356,7 @@ class _Columns:
                     f"{mark_untrusted(by)} has {len(numbers)} different numbers: give the numbers at which they are "
                     f"cut into groups, such as `cuts=[{middle:g}]`"
                 )
-            return {n: None if v is None else f"{v:g}" for n, v in values.items()}, [f"{v:g}" for v in numbers]
+            return {n: None if v is None else _text_of(float(v)) for n, v in values.items()}, list(map(_text_of, numbers))
         if cuts:
             raise UsageError(f"{mark_untrusted(by)} holds texts, which `cuts` cannot divide: omit them")
         texts = _levels(by, values)
@@ -382,8 +382,8 @@ class _Columns:
             is_score = name in scores
             numbers = sorted({float(v) for v in values.values() if v is not None}) if is_numeric else []
             if is_score and len(numbers) <= MAX_NUMBERS:
-                values = {case: None if value is None else f"{value:g}" for case, value in values.items()}
-                levels: tuple[str, ...] | None = tuple(f"{number:g}" for number in numbers)
+                values = {case: None if value is None else _text_of(float(value)) for case, value in values.items()}
+                levels: tuple[str, ...] | None = tuple(map(_text_of, numbers))
             else:
                 levels = None if is_numeric else _levels(name, values)
             of = SCANS if is_score else PATIENTS
@@ -435,8 +435,13 @@ def _levels(name: str, values: Mapping[str, Value]) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _text_of(number: float) -> str:
+    """Return a number with all its digits, so that different numbers have different texts."""
+    return f"{number:.15g}"
+
+
 def _cut(values: Mapping[str, Value], cuts: Sequence[float]) -> tuple[dict[str, str | None], list[str]]:
-    texts = [f"{cut:g}" for cut in cuts]
+    texts = list(map(_text_of, cuts))
     names = [f"< {texts[0]}", *(f"{a} to < {b}" for a, b in zip(texts, texts[1:], strict=False)), f">= {texts[-1]}"]
     groups = {
         case: None if value is None else names[int(np.searchsorted(cuts, float(value), "right"))]

@@ -144,6 +144,8 @@ def test_a_line_is_about_one_case_only(tmp_path):
         ("case,patient\na,x\nA,x\n", "line 3: .* is in line 2 already"),
         ("case,patient\na,x\nb,\n", "line 3: .* has no patient"),
         ("case,patient,days\na,x,0\nb,x,1.5\n", "line 3: .* is no number of days"),
+        ('case,patient,days\na,x,0\nb,x,"1,000"\n', "line 3: .* is no number of days"),
+        ("case;patient;days\na;x;0\nb;x;1.000\n", "line 3: .* is no number of days"),
         ("case,patient,date\na,x,03/04/2020\n", "line 2: .* is no date"),
         ("case,patient,date\na,x,2020-02-30\n", "line 2: .* is no date"),
         ('case,patient\na,"x\n', "not a valid CSV table"),

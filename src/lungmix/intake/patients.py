@@ -34,6 +34,8 @@ _DATE_PATTERNS = (
 """Forms of dates in which days and months cannot be confused."""
 _NOBODY = {"anon", "anonym", "anonymized", "anonymised", "anonymous", "none", "n/a", "na", "patient", "unknown", "0"}
 """Names in headers without a patient's name: scans that share one need not be of one patient."""
+_NUMBER_OF_DAYS = re.compile(r"(?P<days>[+-]?\d{1,6})(?:[.,]0{0,2})?")
+"""Whole numbers. Three zeros after a separator may be the end of a number of thousands."""
 _TIME_OF_DAY = re.compile(r"[T ]\d{1,2}:\d{2}.*")
 
 
@@ -230,13 +232,10 @@ def _common_days(
 
 
 def _days_of(text: str, position: str) -> int:
-    try:
-        value = float(text.replace(",", "."))
-    except ValueError:
-        value = float("nan")
-    if not (value.is_integer() and abs(value) < 1e6):
+    match = _NUMBER_OF_DAYS.fullmatch(text)
+    if match is None:
         raise UsageError(f"{position}: {mark_untrusted(text)} is no number of days: write a whole number, such as 14")
-    return int(value)
+    return int(match["days"])
 
 
 def _date_of(text: str, position: str) -> int:

@@ -356,7 +356,8 @@ class _Columns:
                     f"{mark_untrusted(by)} has {len(numbers)} different numbers: give the numbers at which they are "
                     f"cut into groups, such as `cuts=[{middle:g}]`"
                 )
-            return {n: None if v is None else _text_of(float(v)) for n, v in values.items()}, list(map(_text_of, numbers))
+            groups_of_numbers = {n: None if v is None else _text_of(float(v)) for n, v in values.items()}
+            return groups_of_numbers, list(map(_text_of, numbers))
         if cuts:
             raise UsageError(f"{mark_untrusted(by)} holds texts, which `cuts` cannot divide: omit them")
         texts = _levels(by, values)

@@ -196,12 +196,27 @@ def test_errors_and_degrees_are_those_within_patients_if_patients_change_groups(
     patients, groups = np.repeat(np.arange(10), 2), np.tile([0, 1], 10)
     values = random.normal(size=10)[patients] * 5 + groups + random.normal(size=20)
     model = fit_mixed_model(values, groups, patients)
-    assert set(model.degrees) == {8}
+    # The paired t test.
+    assert model.degrees == pytest.approx([9, 9], rel=1e-6)
     difference = values[1::2] - values[::2]
     value, _, _, p = model.difference(0, 1)
     assert value == pytest.approx(difference.mean())
-    assert p == pytest.approx(2 * stats.t.sf(abs(stats.ttest_1samp(difference, 0).statistic), 8), rel=2e-2)
+    assert p == pytest.approx(2 * stats.t.sf(abs(stats.ttest_1samp(difference, 0).statistic), 9), rel=1e-3)
     assert model.f_test()[2] == pytest.approx(p)
+
+
+def test_one_patient_who_changes_groups_costs_few_degrees_of_freedom():
+    pytest.importorskip("statsmodels")
+    random = np.random.default_rng(7)
+    patients = np.r_[np.arange(20), np.arange(5)]
+    groups = np.array([0, 1, 2] * 7)[patients]
+    values = 1.2 * random.normal(size=20)[patients] + 0.7 * random.normal(size=25) + 2 * groups
+    constant = fit_mixed_model(values, groups, patients)
+    groups[20] = 2
+    changed = fit_mixed_model(values, groups, patients)
+    assert (constant.is_robust, changed.is_robust) == (True, False)
+    assert 15 < changed.degrees[0] < 22
+    assert changed.f_test()[2] < 1e-3
 
 
 def test_mixed_model_without_a_maximum_makes_no_test():

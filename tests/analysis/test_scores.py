@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lungmix.analysis.score_table import join_scores, read_scores
+from lungmix.analysis.score_table import join_scores, patients_of_scans, read_scores
 from lungmix.analysis.scores import line_through, pearson, resample, study
 from lungmix.errors import UsageError, redact, reveal
+from lungmix.store.patients import PatientScan
 from lungmix.webpage.score_figure import score_figure
 
 numbers = st.floats(-1000, 1000).map(lambda x: round(x, 3))
@@ -189,6 +190,26 @@ def test_line_of_a_patient_scores_all_scans_without_a_line_of_their_own(tmp_path
     ]  # fmt: skip
     assert unscored == ["p2", "p4", "p4-2"]
     assert [reveal(text) for text in unmeasured] == ["line 5 (p33)"]
+
+
+def test_recorded_patients_count_where_the_table_names_none(tmp_path):
+    recorded = {
+        "patient-001": (PatientScan("p1-2", 0), PatientScan("p1", 9)),
+        "patient-002": (PatientScan("p2"), PatientScan("p2-2")),
+    }
+    text = "case,patient,S\np1,,3\np1-2,,1\np2,Rossi,0\np2-2,Rossi,2\np3,,4\n"
+    rows, _, _ = join_scores(MEASURED, read_scores(written(tmp_path, text)), recorded=recorded)
+    # The first scan of patient-001 is p1-2, by the store.
+    assert [(row["case"], row["patient"]) for row in rows] == [
+        ("p1-2", "patient-001"), ("p1", "patient-001"), ("p2", "Rossi"), ("p2-2", "Rossi"), ("p3", "p3"),
+    ]  # fmt: skip
+    result = study(rows, resamplings=10)
+    assert (result.patients, result.first.n) == (3, 3)
+    # Scans without a score are left out with the others of their patient, too.
+    recorded = {"patient-003": (PatientScan("p3"), PatientScan("p3-2")), "patient-004": (PatientScan("p4"),)}
+    assert patients_of_scans([{"case": "p3", "patient": "Verdi"}], recorded) == {"p3": "Verdi", "p3-2": "Verdi"}
+    alone, _, _ = join_scores(MEASURED, read_scores(written(tmp_path, text)))
+    assert study(alone, resamplings=10).patients == 4
 
 
 @pytest.mark.parametrize(

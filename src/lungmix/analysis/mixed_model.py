@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class MixedModel:
         Variance between patients of a group, and between scans of a patient.
     degrees : ndarray of float64, shape (k,)
         Degrees of freedom of the error of each mean, by Satterthwaite's approximation: the number of patients less 1 if
-        all have the same number of scans. If patients change groups, they are those of all tests: the smaller of the
-        number of patients less k, and of the number of scans less that of patients, less k - 1.
+        all have the same number of scans. If patients change groups, they are those of all tests: the smallest of the
+        degrees of freedom of the differences, by the same approximation.
     is_robust : bool
         True if each patient is in one group.
     """
@@ -127,9 +128,7 @@ def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel 
         covariance = np.diag(variances)
     else:
         means, covariance = _model_means(standardized, design, patient, between, rest)
-        k = design.shape[1]
-        of_tests = min(len(numbers) - k, len(values) - len(numbers) - (k - 1))
-        degrees = np.full(k, max(of_tests, 1), np.float64)
+        degrees = np.full(design.shape[1], _degrees_of_pairs(design, patient, between, rest))
     return MixedModel(
         means=center + scale * means,
         covariance=scale**2 * covariance,
@@ -164,6 +163,32 @@ def _robust_means(
         rows.append((mean, variance, degrees))
     means, variances, all_degrees = np.array(rows).T
     return means, variances, all_degrees
+
+
+def _degrees_of_pairs(design: Floats, patients: Ints, between: float, rest: float) -> float:
+    """Return the degrees of freedom of the differences of means by the method of Satterthwaite, at least 1.
+
+    They are 2 v^2 / w, where v is the variance of a difference, and w the variance of v by the expected information on
+    the variances of patients and rest in the restricted likelihood. The smallest value of all pairs of groups counts.
+    """
+    same_patient = (patients[:, None] == patients).astype(np.float64)
+    inverse = np.linalg.inv(between * same_patient + rest * np.eye(len(patients)))
+    weighted = inverse @ design
+    covariance = np.linalg.inv(design.T @ weighted)
+    projection = inverse - weighted @ covariance @ weighted.T
+    of_patients, of_rest = projection @ same_patient, projection
+    information = 0.5 * np.array(
+        [[(first * second.T).sum() for second in (of_patients, of_rest)] for first in (of_patients, of_rest)]
+    )
+    changes = [covariance @ weighted.T @ part @ weighted @ covariance for part in (same_patient, np.eye(len(patients)))]
+    degrees = []
+    for first, second in combinations(range(design.shape[1]), 2):
+        contrast = np.zeros(design.shape[1])
+        contrast[[first, second]] = -1, 1
+        variance = float(contrast @ covariance @ contrast)
+        gradient = np.array([contrast @ change @ contrast for change in changes])
+        degrees.append(2 * variance**2 / float(gradient @ np.linalg.solve(information, gradient)))
+    return max(min(degrees), 1.0)
 
 
 def _model_means(values: Floats, design: Floats, patients: Ints, between: float, rest: float) -> tuple[Floats, Floats]:

@@ -22,6 +22,8 @@ from lungmix.intake.user_tables import (
     read_user_table,
 )
 from lungmix.kernels.severity import HIGHEST, LOWEST
+from lungmix.store import Cohort
+from lungmix.store.patients import PatientScan, patients_of
 
 _SCORE = ("s", "score")
 _COLUMNS = {
@@ -167,6 +169,7 @@ def join_scores(
     scores: Scores,
     key: Mapping[str, Mapping[str, str]] | None = None,
     consensus: str = MEDIAN,
+    recorded: Mapping[str, Sequence[PatientScan]] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Join measured scans with their scores.
 
@@ -188,11 +191,16 @@ def join_scores(
     consensus : str
         Rule by which several readers have one score: ``median``, ``majority``, or the name of a reader; see
         `lungmix.analysis.consensus`.
+    recorded : mapping, optional
+        Patients that the store records, with their scans from the first to the last, see
+        `lungmix.store.patients.patients_of`. They count for cases of which neither a line nor the key table says the
+        patient.
 
     Returns
     -------
     rows : list of dict
-        One row per scored case, in the order of case names: ``case``, ``patient``, ``score``, ``lung_involvement``, the
+        One row per scored case, in the order of case names, and of the scans of recorded patients: ``case``,
+        ``patient``, ``score``, ``lung_involvement``, the
         scores of several readings in columns such as ``score_anna``, and the other columns of the table.
     unscored, unmeasured : list of str
         Cases without a score; and lines whose names belong to no measured case, with the names marked
@@ -211,6 +219,8 @@ def join_scores(
         reading: match_lines(measurements, [row for row in scores.rows if row["reading"] == reading], key)
         for reading in scores.readings or (None,)
     }
+    scans = [(patient, scan.case) for patient, group in (recorded or {}).items() for scan in group]
+    recorded_patients = {case: patient for patient, case in scans}
     rows: list[dict[str, Any]] = []
     unscored: list[str] = []
     used: set[int] = set()
@@ -224,6 +234,8 @@ def join_scores(
             unscored.append(name)
             continue
         row, patient = next(iter(rows_of_scan.values()))
+        if not row["patient"] and not patient_names(None if key is None else key.get(name)):
+            patient = recorded_patients.get(name, patient)
         further = {} if key is not None else row["further"]
         columns = {f"score_{label.label}": given.get(reading) for reading, label in labels.items()}
         rows.append({
@@ -231,6 +243,7 @@ def join_scores(
             **columns,
             **{title: value for title, value in further.items() if title not in ("case", "lung_involvement", *columns)},
         })  # fmt: skip
+    rows = _in_order_of_scans(rows, [case for _, case in scans])
     if key is not None:
         numbers = {patient: n for n, patient in enumerate(dict.fromkeys(row["patient"] for row in rows), start=1)}
         rows = [{**row, "patient": f"patient-{numbers[row['patient']]:03d}"} for row in rows]
@@ -243,6 +256,43 @@ def join_scores(
             f"has {first_of(unscored) if unscored else 'no measured case; run `Pipeline.measure()` first'}"
         )
     return rows, unscored, unmeasured
+
+
+def recorded_patients(cohort: Cohort) -> dict[str, tuple[PatientScan, ...]]:
+    """Return the patients that a store records, whether or not their first scans are corrupt."""
+    return patients_of(cohort, need_first=False)
+
+
+def patients_of_scans(
+    rows: Sequence[Mapping[str, Any]], recorded: Mapping[str, Sequence[PatientScan]]
+) -> dict[str, str]:
+    """Return the patient of each scored case, and of the other scans of these patients that the store records.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Rows of `join_scores`.
+    recorded : mapping
+        Patients that the store records, see `lungmix.store.patients.patients_of`.
+    """
+    patients = {str(row["case"]): str(row["patient"]) for row in rows}
+    for scans in recorded.values():
+        scored = next((patients[scan.case] for scan in scans if scan.case in patients), None)
+        if scored is not None:
+            patients = {**{scan.case: scored for scan in scans}, **patients}
+    return patients
+
+
+def _in_order_of_scans(rows: Sequence[dict[str, Any]], scans: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows in the order of `scans` within each patient; a patient keeps the places of the rows in the list."""
+    order = {case: position for position, case in enumerate(scans)}
+    rows_of: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        rows_of.setdefault(row["patient"], []).append(row)
+    sorted_rows = {
+        patient: iter(sorted(group, key=lambda row: order.get(row["case"], -1))) for patient, group in rows_of.items()
+    }
+    return [next(sorted_rows[row["patient"]]) for row in rows]
 
 
 def match_lines(

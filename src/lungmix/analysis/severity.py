@@ -167,6 +167,12 @@ def study(
         joined = join_table(names, reader, key)
         patient_of = {scan.case: patient for patient, scans in patients_of(cohort).items() for scan in scans}
         agreement = compare_with_reader(rows, reader, joined, joined.patients | patient_of, level=level, seed=seed)
+        fewest = min((row["scans"] for row in agreement), default=LEAST_SCANS)
+        if fewest < LEAST_SCANS:
+            notes.append(
+                f"agreement of {fewest} scans is uncertain, and its intervals tend to be too narrow; use "
+                f"{LEAST_SCANS} or more"
+            )
         if joined.unmatched:
             notes.append(f"in the table, but not measured: {first_of(joined.unmatched)}")
     return SeverityStudy(rows, summary, agreement, fit, patients, len(refitted.models), level, detection_limit, notes)

@@ -162,10 +162,13 @@ def scores(
     cohort = open_cohort(store)
     key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
     table = score_table.read_scores(scores)
-    rows, unscored, unmeasured = score_table.join_scores(comparable_measurements(cohort), table, key_rows, consensus)
+    recorded = score_table.recorded_patients(cohort)
+    rows, unscored, unmeasured = score_table.join_scores(
+        comparable_measurements(cohort), table, key_rows, consensus, recorded
+    )
     by_others = None
     if leave_one_patient_out:
-        patients = {str(row["case"]): str(row["patient"]) for row in rows}
+        patients = score_table.patients_of_scans(rows, recorded)
         with progress_of("leave one patient out", "patients", quiet=quiet) as progress:
             parameters = leave_one_out.fit_of_store(cohort, fit)
             by_others = leave_one_out.involvement_by_others(cohort, patients, parameters, progress)

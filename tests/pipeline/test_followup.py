@@ -198,6 +198,17 @@ def test_verify_finds_rows_that_do_not_match_the_histograms(cohort, patients):
     assert list(problems()) == ["followup.csv"]
 
 
+def test_verify_reports_a_corrupt_histogram_of_a_case_that_it_does_not_check(cohort, patients):
+    pipeline(cohort).followup(patients)
+    chunk = next(file for file in (Path(cohort.url) / "case-004" / "hu_counts" / "c").rglob("*") if file.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    chunk.write_bytes(content)
+    result = verify_cases(None, lungmix.open_cohort(cohort.url), [], {})
+    assert list(result.wrong) == list(result.damaged) == ["case-004"]
+    assert result.wrong["case-004"][0].startswith("hu_counts is damaged")
+
+
 def test_lobes_of_given_masks_have_changes(cohort, patients):
     for name in ("case-001", "case-004"):
         lobes = np.zeros((5, 65536), np.uint64)

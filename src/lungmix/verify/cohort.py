@@ -13,14 +13,14 @@ from distributed import Client
 from lungmix import store
 from lungmix.analysis.followup import cases_with_other_values, fresh_rows, stored_followup
 from lungmix.callbacks import Callback, stage_events
-from lungmix.errors import LungmixError, mark_path
+from lungmix.errors import DamageError, LungmixError, mark_path
 from lungmix.formats import RejectedSource, Scan, SeriesFilter
 from lungmix.intake.case_names import assign_names
 from lungmix.intake.discovery import discover_scans
 from lungmix.mixture import ANCHORED, TissueModel
 from lungmix.pipeline.staleness import fault_of_labels
 from lungmix.stages import fit, label, mask
-from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name
+from lungmix.store import FIT_FILES, MODEL_FILE, CaseFiles, Cohort, parquet_name, stage_of
 from lungmix.store.models import stored_model
 from lungmix.store.schema import CASE_TABLES, EVALUATIONS, FITS_RECORD, FOLLOWUP_FILE, PATIENTS_SETTING
 from lungmix.store.tables import is_parquet_of, lines_of
@@ -146,12 +146,19 @@ def _check_models(cohort: Cohort, verification: Verification) -> TissueModel | N
 
 
 def _check_followup(cohort: Cohort, model: TissueModel | None, verification: Verification) -> None:
-    """Compare the rows of patients with rows that are computed from the histograms; not if one of these is corrupt."""
+    """Compare the rows of patients with rows that are computed from the histograms; not if one of these is corrupt.
+
+    A corrupt histogram of a case that was not checked is a problem of this case.
+    """
     stored = stored_followup(cohort)
     if not stored or model is None or verification.damaged or PATIENTS_SETTING not in cohort.settings:
         return
-    names = [name for name, case in cohort.items() if fault_of_labels(case, model) is None]
-    expected = fresh_rows(cohort, names, model) if model.n_components == len(TISSUES) else []
+    try:
+        names = [name for name, case in cohort.items() if fault_of_labels(case, model) is None]
+        expected = fresh_rows(cohort, names, model) if model.n_components == len(TISSUES) else []
+    except DamageError as error:
+        verification.add_problem(error.case, error.fault, stage_of(error.array))
+        return
     for name in cases_with_other_values(stored, expected):
         verification.add_problem(
             FOLLOWUP_FILE, f"its row of {name} does not match the histograms: run `Pipeline.followup()`"

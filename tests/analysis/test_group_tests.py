@@ -227,6 +227,14 @@ def test_mixed_model_without_a_maximum_makes_no_test():
     assert fit_mixed_model(np.repeat([1.0, 2, 4, 7], 2), np.repeat([0, 1], 4), np.repeat(np.arange(4), 2)) is None
 
 
+def test_group_of_one_patient_is_not_tested_by_the_mixed_model():
+    pytest.importorskip("statsmodels")
+    result = compare(([1, 2, 1, 3], [2, 3, 4, 5, 5]), MIXED_MODEL, patients=[0, 0, 0, 0, 1, 2, 3, 4, 4])
+    assert np.isnan(result.p)
+    assert np.isnan(result.pairs[0].p)
+    assert np.isfinite(result.pairs[0].hodges_lehmann.value)
+
+
 def test_error_rate_of_the_mixed_model_is_near_5_percent_where_that_of_scans_is_not():
     pytest.importorskip("statsmodels")
     rejected = np.zeros(2, int)

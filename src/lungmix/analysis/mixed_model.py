@@ -103,7 +103,8 @@ def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel 
     Returns
     -------
     MixedModel or None
-        None if the likelihood has no maximum, for example because all values of a patient are equal.
+        None if the likelihood has no maximum, for example because all values of a patient are equal, or if all scans of
+        a group are of one patient.
     """
     center, scale = float(values.mean()), float(values.std())
     if not scale > 0:
@@ -123,6 +124,8 @@ def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel 
         return None
     numbers, patient = np.unique(patients, return_inverse=True)
     is_robust = len(np.unique(np.stack([patients, groups]), axis=1).T) == len(numbers)
+    if is_robust and min(len(np.unique(patient[groups == group])) for group in np.unique(groups)) < 2:
+        return None
     if is_robust:
         means, variances, degrees = _robust_means(standardized, groups, patient, between, rest)
         covariance = np.diag(variances)

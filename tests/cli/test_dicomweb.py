@@ -1,12 +1,17 @@
 """Commands with a DICOMweb server as source."""
 
+import hashlib
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pydicom
 import pytest
 
 import lungmix
+from faults.proxy import Proxy
 from lungmix.formats import find_scans
 from lungmix.formats.dicomweb import server
 from lungmix.phantom import Cohort, write_cohort
@@ -54,6 +59,7 @@ def test_run_makes_of_a_server_what_it_makes_of_files(archive, folder, tmp_path)
     assert (listed.returncode, WORD in listed.stdout + listed.stderr) == (0, False)
     done = run("run", remote, address, "--log", log, *words)
     assert done.returncode == 0, done.stderr
+    assert not [word for word in (WORD, PASSWORD) if word in done.stdout + done.stderr]
     assert run("run", local, folder, *words).returncode == 0
     assert numbers_of(remote) == numbers_of(local)
     assert len(numbers_of(remote)[0]) == 3
@@ -86,3 +92,33 @@ def test_series_with_a_missing_instance_fails_and_the_others_are_done(archive, f
     (reason,) = answer["failed"].values()
     assert uid not in json.dumps(answer)
     assert "127.0.0.1" in reason
+
+
+def test_run_continues_when_the_server_answers_again(archive, folder, tmp_path):
+    fetched = []
+
+    def slow(passed):
+        fetched.append(passed)
+        time.sleep(0.02)
+
+    proxy = Proxy(archive.port, slow)
+    address = f"dicomweb+http://127.0.0.1:{proxy.port}/dicom-web"
+    store = tmp_path / "cohort.zarr"
+    words = ["convert", str(store), address, "--workers", "1", "--quiet", "--json"]
+    command = [sys.executable, "-c", "from lungmix.cli import main; main()", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        end = time.monotonic() + 120
+        while sum("/instances/" in path for path in archive.requests()) < 10:
+            assert running.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        proxy.cut()
+        text, _ = running.communicate(timeout=200)
+    assert running.returncode == 1
+    assert all("does not answer" in reason for reason in json.loads(text)["failed"].values())
+    assert len(lungmix.open_cohort(store)) < 3
+    words[2] = archive.address
+    assert run(*words).returncode == 0
+    local = scans(find_scans(folder))
+    digests = {hashlib.sha256(b"".join(slab.tobytes() for slab in scan.slabs(64))).hexdigest() for scan in local}
+    assert {case.stages["convert"]["voxels_sha256"] for case in lungmix.open_cohort(store).values()} == digests

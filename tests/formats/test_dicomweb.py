@@ -309,6 +309,12 @@ def test_server_that_does_not_answer_and_server_without_dicom_are_errors(archive
     assert isinstance(item.reason, str)
 
 
+def test_answer_that_is_too_large_is_rejected(archive, monkeypatch):
+    monkeypatch.setattr(server, "MAX_ANSWER_BYTES", 3000)
+    items = find_scans(f"{archive.address}?PatientID=ID-1")
+    assert "sends an answer of more than" in refused(items)[0].reason
+
+
 def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lungmix.formats.dicomweb.server", None)
     with pytest.raises(UsageError, match="pip install"):

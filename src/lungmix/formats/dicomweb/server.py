@@ -42,6 +42,8 @@ _DUPLICATE = 0x0111
 """Failure reason of an object that the server has already (DICOM PS3.18, table I.2-2)."""
 _PAGE = 1000
 _PIECE_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 256 << 20
+"""Largest answer to a query; the metadata of a series of 3,000 slices have up to 100 MB."""
 _DICOM = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 # Their messages quote addresses and queries, which may name patients.
@@ -52,11 +54,24 @@ for _name in ("dicomweb_client", "retrying", "urllib3"):
 class _Session(requests.Session):
     """Session whose queries have ``*`` and ``,`` as they are, because some servers do not decode them."""
 
-    def get(self, url: str | bytes, **options: Any) -> requests.Response:
-        """Send a GET request."""
+    def get(self, url: str | bytes, *, stream: bool = False, **options: Any) -> requests.Response:
+        """Send a GET request; without `stream`, the answer must not be larger than `MAX_ANSWER_BYTES`."""
         path, mark, query = str(url).partition("?")
         query = query.replace("+", "%20").replace("%2A", "*").replace("%2C", ",")
-        return super().get(path + mark + query, **options)
+        response = super().get(path + mark + query, stream=True, **options)
+        if not stream:
+            with response:
+                content = bytearray()
+                for piece in response.iter_content(_PIECE_BYTES):
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise SourceError(
+                            f"the server {urlsplit(path).netloc} sends an answer of more than "
+                            f"{MAX_ANSWER_BYTES >> 20} MiB: give studies or series one by one"
+                        )
+            # The whole content, as requests keeps it of answers that are no streams.
+            response._content = bytes(content)
+        return response
 
 
 class DicomwebServer:

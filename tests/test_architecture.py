@@ -96,7 +96,7 @@ def test_no_two_modules_need_each_other_to_be_loaded():
 
 
 LAZY_IMPORTS = {
-    "cli": 97,  # `lungmix --help`, and each command, load only what they use
+    "cli": 102,  # `lungmix --help`, and each command, load only what they use
     "cluster": 5,  # modules of the worker, in functions that are sent to it; `resource`, which Windows lacks
     "export": 4,  # highdicom, for DICOM SEG, SR and KO alone
     "formats": 3,  # obstore, for sources in a bucket alone; the client of DICOMweb, which is an extra

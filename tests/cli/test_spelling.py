@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 import lungmix
-from lungmix import export, serve
+from lungmix import export, publish, serve
 from lungmix.analysis import group_comparison, strata
 from lungmix.callbacks import with_log_file
 from lungmix.callbacks.progress_bars import ProgressBars
@@ -48,6 +48,8 @@ CALLABLES = [
     lungmix.GaussianMixture,
     strata.study,
     group_comparison.compare_groups,
+    publish.publish,
+    publish.About,
 ]
 PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
 OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}

@@ -17,6 +17,7 @@ from lungmix.cli import options as opt
 from lungmix.cli.commands import inspect, maintain, run
 from lungmix.cli.commands.evaluate import evaluate
 from lungmix.cli.commands.followup import followup
+from lungmix.cli.commands.publish import publish
 from lungmix.cli.commands.scan import scan
 from lungmix.cli.commands.validate import app as validate
 from lungmix.cli.redaction import command_line, debugging, own_store, printable
@@ -51,6 +52,7 @@ app.command()(followup)
 app.command()(inspect.info)
 app.command()(inspect.report)
 app.command()(inspect.export)
+app.command()(publish)
 app.command()(inspect.serve)
 app.command()(maintain.verify)
 app.command()(maintain.remove)

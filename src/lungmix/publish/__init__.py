@@ -1,0 +1,17 @@
+"""Publication of a cohort as a data set: a folder of plain files with metadata, and checks of such a folder."""
+
+from lungmix.publish.about import LICENSES, About, Creator, read_creators
+from lungmix.publish.check import check_dataset
+from lungmix.publish.dataset import Published, publish
+from lungmix.publish.identifiers import identifiers_of
+
+__all__ = [
+    "LICENSES",
+    "About",
+    "Creator",
+    "Published",
+    "check_dataset",
+    "identifiers_of",
+    "publish",
+    "read_creators",
+]

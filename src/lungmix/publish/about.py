@@ -1,0 +1,155 @@
+"""What the publisher states about a data set: title, version, licence and creators."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lungmix.errors import UsageError, mark_path, mark_untrusted
+from lungmix.formats.tables import column_of
+from lungmix.intake.user_tables import check_cells, read_user_table
+
+LICENSES = {
+    "CC0-1.0": ("CC0 1.0 Universal", "https://creativecommons.org/publicdomain/zero/1.0/legalcode"),
+    "CC-BY-4.0": (
+        "Creative Commons Attribution 4.0 International",
+        "https://creativecommons.org/licenses/by/4.0/legalcode",
+    ),
+    "CC-BY-SA-4.0": (
+        "Creative Commons Attribution-ShareAlike 4.0 International",
+        "https://creativecommons.org/licenses/by-sa/4.0/legalcode",
+    ),
+    "CC-BY-NC-4.0": (
+        "Creative Commons Attribution-NonCommercial 4.0 International",
+        "https://creativecommons.org/licenses/by-nc/4.0/legalcode",
+    ),
+    "CC-BY-NC-SA-4.0": (
+        "Creative Commons Attribution-NonCommercial-ShareAlike 4.0 International",
+        "https://creativecommons.org/licenses/by-nc-sa/4.0/legalcode",
+    ),
+}
+"""Name and address of the text of licences by SPDX identifier."""
+
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
+_ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
+
+
+@dataclass(frozen=True)
+class Creator:
+    """A person or organisation that made a data set.
+
+    Attributes
+    ----------
+    name : str
+        Name of an organisation, or of a person as ``Family, Given``.
+    affiliation, orcid : str
+        Empty where they are not given.
+    """
+
+    name: str
+    affiliation: str = ""
+    orcid: str = ""
+
+
+@dataclass(frozen=True)
+class About:
+    """Statements of the publisher.
+
+    Attributes
+    ----------
+    title, version : str
+        Title and version of the data set.
+    license : str
+        SPDX identifier, see `LICENSES`; any text if there is a `license_text`.
+    creators : tuple of Creator
+        Who is cited.
+    license_text : str
+        Text of the licence; empty to name it with the address of its text.
+
+    Raises
+    ------
+    UsageError
+        If the title is empty, the version is no word, or the licence has neither a known identifier nor a text.
+    """
+
+    title: str
+    version: str
+    license: str
+    creators: tuple[Creator, ...]
+    license_text: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.title.strip() or not self.title.isprintable():
+            raise UsageError("the title of a data set needs one line of text: give another `title`")
+        if not _VERSION.fullmatch(self.version):
+            raise UsageError(f"`version={self.version!r}` is not possible: use letters, digits and dots, such as 1.0")
+        if self.license not in LICENSES and not self.license_text:
+            raise UsageError(
+                f"the licence {self.license!r} is not one of {', '.join(LICENSES)}: give the file with its text as "
+                "`license_text`"
+            )
+        if not self.creators:
+            raise UsageError("a data set needs creators: give a table of them as `creators`")
+
+    @property
+    def license_url(self) -> str:
+        """Address of the text of the licence, or the file with it."""
+        return LICENSES[self.license][1] if self.license in LICENSES else "LICENSE.txt"
+
+
+def read_creators(path: str | Path) -> tuple[Creator, ...]:
+    """Read a CSV file with the column ``name``, and ``affiliation`` and ``orcid`` where they are known.
+
+    Raises
+    ------
+    UsageError
+        If the file is not such a table; the message names the first invalid line.
+    """
+    file = Path(path)
+    header, lines = read_user_table(
+        file, ("name",), "creators", "a header such as name,affiliation,orcid and a line each"
+    )
+    check_cells(file, header, lines)
+    columns = {key: column_of(header, (key,)) for key in ("name", "affiliation", "orcid")}
+    if columns["name"] is None:
+        raise UsageError(f"{mark_path(file)} has no column name: add one with the names of the creators")
+    creators = []
+    for number, cells in lines:
+        creator = Creator(**{key: "" if index is None else cells[index] for key, index in columns.items()})
+        if not creator.name:
+            raise UsageError(f"{mark_path(file)}, line {number}: no name: fill it in or delete the line")
+        if creator.orcid and not _ORCID.fullmatch(creator.orcid):
+            raise UsageError(
+                f"{mark_path(file)}, line {number}: {mark_untrusted(creator.orcid)} is no ORCID: write it like "
+                "0000-0002-1825-0097"
+            )
+        creators.append(creator)
+    return tuple(creators)
+
+
+def citation_of(about: About, year: int) -> str:
+    """Return the sentence by which the data set is cited."""
+    return f"{'; '.join(creator.name for creator in about.creators)} ({year}). {about.title}, version {about.version}."
+
+
+def license_file_text(about: About) -> str:
+    """Return the text of the file with the licence."""
+    if about.license_text:
+        return about.license_text
+    name, url = LICENSES[about.license]
+    return f"{name}\nSPDX-License-Identifier: {about.license}\n\nThe text of the licence is at {url}\n"
+
+
+def json_creators(creators: Sequence[Creator]) -> list[dict[str, object]]:
+    """Return creators as persons or organisations of schema.org; a name with a comma is that of a person."""
+    out: list[dict[str, object]] = []
+    for creator in creators:
+        entry: dict[str, object] = {"@type": "Person" if "," in creator.name else "Organization", "name": creator.name}
+        if creator.orcid:
+            entry["identifier"] = f"https://orcid.org/{creator.orcid}"
+        if creator.affiliation:
+            entry["affiliation"] = {"@type": "Organization", "name": creator.affiliation}
+        out.append(entry)
+    return out

@@ -1,0 +1,164 @@
+"""Checks of a published folder: sums, metadata, the geometry of each image against its CT, and identifiers."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from lungmix.cluster import map_bounded
+from lungmix.publish.folder import (
+    CASES_FILE,
+    CHANGES_FILE,
+    CITATION_FILE,
+    CROISSANT_FILE,
+    DICTIONARY_FILE,
+    FILES_FILE,
+    JOURNAL_FILE,
+    LICENSE_FILE,
+    MODEL_FILE,
+    README_FILE,
+    RECORD_FILE,
+    SUMS_FILE,
+    ImageFile,
+    path_of,
+    read_record,
+    read_sums,
+    sum_of,
+)
+from lungmix.publish.identifiers import IdentifierSearch, bytes_of, decompressed
+
+REQUIRED = (
+    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DICTIONARY_FILE, FILES_FILE, LICENSE_FILE, MODEL_FILE,
+    README_FILE, RECORD_FILE,
+)  # fmt: skip
+"""Files that each data set has besides its images and sums."""
+
+_BYTES = {"ct": 2}
+"""Bytes of a voxel by image; all other images have one."""
+
+
+def check_dataset(
+    folder: str | Path,
+    identifiers: Sequence[str] = (),
+    *,
+    sums: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, list[str]]:
+    """Return the problems of a published folder, by file.
+
+    Checked are the sum of every file, that no file is missing or unexpected, that the metadata are JSON, that each
+    label map has size, spacing, origin and direction of its CT and all its voxels, and that no identifier is in the
+    name, the bytes or the decompressed bytes of a file. Text that is burned into slices is not searched for, and
+    faces are not removed.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of a publication.
+    identifiers : sequence of str
+        Identifiers of patients, see `identifiers_of`. They appear in no problem.
+    sums : mapping of str to str, optional
+        Sums by path; by default those that the folder holds. A folder without them is not complete, which is a problem.
+    progress : callable, optional
+        Called with the path of each checked file.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no publication.
+    """
+    root = Path(folder)
+    images = {image.path: image for image in read_record(root)["images"]}
+    recorded = read_sums(root) if sums is None else dict(sums)
+    problems: dict[str, list[str]] = {}
+    if recorded is None:
+        problems[SUMS_FILE] = ["is missing: the publication was not completed"]
+    present = {file.relative_to(root).as_posix() for file in root.rglob("*") if not file.is_dir() or file.is_symlink()}
+    present -= {SUMS_FILE} if sums is None else {SUMS_FILE, JOURNAL_FILE}
+    listed = {*(recorded or present), *images, *REQUIRED}
+    for path in sorted(listed - present):
+        problems[path] = ["is missing"]
+    for path in sorted(present - listed):
+        problems[path] = ["is not part of the data set"]
+    search = IdentifierSearch(identifiers)
+
+    def check(path: str) -> list[str]:
+        return list(
+            _problems_of(root, path, None if recorded is None else recorded.get(path), images.get(path), search)
+        )
+
+    for outcome in map_bounded(
+        sorted(present | ({SUMS_FILE} if sums is None and recorded else set())), check, os.cpu_count() or 1
+    ):
+        texts = [f"cannot be read: {type(outcome.error).__name__}"] if outcome.error else outcome.result or []
+        if texts:
+            problems.setdefault(outcome.item, []).extend(texts)
+        if progress is not None:
+            progress(outcome.item)
+    return dict(sorted(problems.items()))
+
+
+def _problems_of(
+    root: Path, path: str, digest: str | None, image: ImageFile | None, search: IdentifierSearch
+) -> list[str]:
+    file = root / path
+    if file.is_symlink() or not file.is_file():
+        return ["is no plain file"]
+    problems = []
+    if digest is not None and sum_of(file) != digest:
+        problems.append("does not have its sum")
+    if search.is_in(path.encode()):
+        problems.append("an identifier of the key table is in its name")
+    if search.is_in_blocks(bytes_of(file)):
+        problems.append("an identifier of the key table is in its bytes")
+    length = 0
+    try:
+        tail = b""
+        for block in decompressed(file):
+            length += len(block)
+            # The end of the block before is searched with this one.
+            if search.is_in(joined := tail + block):
+                problems.append("an identifier of the key table is in its decompressed bytes")
+                search = IdentifierSearch(())
+            tail = joined[-(search.longest + 2) :]
+    except (zlib.error, EOFError):
+        problems.append("its compressed bytes are corrupt or cut short")
+    if path in (CROISSANT_FILE, RECORD_FILE):
+        problems += _problems_of_json(file)
+    if image is not None:
+        problems += _problems_of_geometry(root, image, length)
+    return problems
+
+
+def _problems_of_json(file: Path) -> list[str]:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return ["is not JSON"]
+    return []
+
+
+def _problems_of_geometry(root: Path, image: ImageFile, length: int) -> list[str]:
+    try:
+        grid, size = _grid_of(root / image.path)
+        if length != int(np.prod(size)) * _BYTES.get(image.image, 1):
+            return ["does not have the voxels of its size"]
+        if image.image != "ct" and grid != _grid_of(root / path_of(image.case, "ct"))[0]:
+            return ["does not have the geometry of its CT"]
+    except RuntimeError:
+        return ["its header, or that of its CT, cannot be read"]
+    return []
+
+
+def _grid_of(file: Path) -> tuple[tuple[object, ...], tuple[int, ...]]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    reader.ReadImageInformation()
+    size = reader.GetSize()
+    return (size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()), size

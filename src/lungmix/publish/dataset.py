@@ -1,0 +1,332 @@
+"""Publication of a cohort: write images on the workers, then tables and texts, check all, and write the sums last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from lungmix.callbacks import Callback, stage_events
+from lungmix.cluster import map_bounded
+from lungmix.errors import StoreError, UsageError, count_of, mark_path, reason_of, redact, reveal
+from lungmix.export.images import export_image, made_with
+from lungmix.publish import folder as files
+from lungmix.publish.about import About, license_file_text
+from lungmix.publish.check import check_dataset
+from lungmix.publish.croissant import croissant_text
+from lungmix.publish.folder import ImageFile, Journal
+from lungmix.publish.identifiers import identifiers_of
+from lungmix.publish.tables import case_rows, csv_text, dictionary_rows, file_rows
+from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text
+from lungmix.store import MODEL_FILE, Case, Cohort
+from lungmix.store.case_ref import CaseRef
+from lungmix.store.digests import digest_of
+from lungmix.store.models import record_of
+from lungmix.store.schema import ARRAYS, LABEL
+from lungmix.webpage.overview import overview_of
+
+_PARALLEL_CASES = 2
+"""Cases in flight without a cluster."""
+
+
+@dataclass
+class Published:
+    """Result of a publication.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the data set.
+    version : str
+        Version of the data set.
+    done : list of str
+        Published cases.
+    failed : dict of str to str
+        Reason of each case that could not be written, without names of files.
+    messages : dict of str to str
+        The same reasons with names of files, for the terminal.
+    absent : dict of str to str
+        Reason for each case of the store that was left out, such as a case without labels.
+    written, linked, kept : int
+        Numbers of images that were written, that are those of the previous version, and that an earlier call wrote.
+    problems : dict of str to list of str
+        Problems that the check of the folder found, by file.
+    search : str
+        Sentence about the search for identifiers.
+    errors : dict of str to Exception
+        The errors behind `failed`, for debugging.
+    """
+
+    folder: Path
+    version: str
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    written: int = 0
+    linked: int = 0
+    kept: int = 0
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    search: str = ""
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if no case failed and the check found no problem, so that the folder has its sums."""
+        return not self.failed and not self.problems
+
+
+def publish(
+    cohort: Cohort,
+    folder: str | Path,
+    about: About,
+    *,
+    client: Client | None = None,
+    previous: str | Path | None = None,
+    scores: Mapping[str, int] | None = None,
+    key: Mapping[str, Mapping[str, str]] | None = None,
+    callback: Callback | None = None,
+) -> Published:
+    """Publish the labelled cases of a cohort as a folder of plain files.
+
+    Images are written slab by slab, one task per image. A call that was killed is resumed by the same call. The sums
+    are written last, and only if all cases are written and the check of the folder finds no problem.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The store.
+    folder : str or Path
+        Folder of the data set, which all workers can write to; created if it does not exist.
+    about : About
+        Title, version, licence and creators.
+    client : distributed.Client, optional
+        A cluster; without it, this process writes the images.
+    previous : str or Path, optional
+        Folder of the previous version. Images that did not change are hard links to its files, or copies where the
+        file system has no links.
+    scores : mapping of str to int, optional
+        A radiologist's score S, 0 to 5, by case.
+    key : mapping, optional
+        Rows of a key table by case. Files are searched for the identifiers in them, in this process only.
+    callback : Callback, optional
+        Receives progress and warnings.
+
+    Raises
+    ------
+    UsageError
+        If the folder is a complete publication, is no folder, or has other files; or if `previous` is not complete.
+    StoreError
+        If no case has labels, or the store no model.
+    """
+    target, callback = Path(folder), callback or Callback()
+    journal = Journal(target)
+    _check_target(target, journal)
+    old = None if previous is None else _previous_version(Path(previous), about)
+    labelled, absent = _split_cases(cohort)
+    model = cohort.read_text(MODEL_FILE)
+    if not labelled or model is None:
+        raise StoreError(f"{cohort.url} has no labels to publish: run `Pipeline.run(sources)` first", path=cohort.url)
+    target.mkdir(parents=True, exist_ok=True)
+    journal.path.touch()
+    result = Published(target, about.version, absent=absent)
+    images = _write_images(cohort, labelled, target, journal, old, Path(previous or "."), client, result, callback)
+    result.done = [name for name in labelled if name not in result.failed]
+    if result.failed:
+        return result
+    _remove_other_images(target, images)
+    identifiers, unsearched = identifiers_of(key or {})
+    result.search = _search_sentence(key, identifiers, unsearched)
+    sums = {image.path: image.sha256 for image in images}
+    sums |= _write_texts(cohort, target, about, model, images, old, previous, scores or {}, result)
+    result.problems = check_dataset(target, identifiers, sums=sums)
+    if not result.problems:
+        files.write_sums(target, sums)
+        journal.path.unlink()
+    return result
+
+
+def write_image_file(case_ref: CaseRef, image: str, path: str) -> tuple[str, int]:
+    """Write an image of a case as NRRD, and return the sum and the size of the file; runs on a worker."""
+    target = Path(path)
+    export_image(case_ref.open(), target, image)
+    return files.sum_of(target), target.stat().st_size
+
+
+def _check_target(target: Path, journal: Journal) -> None:
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{mark_path(target)} is a file: give a folder for the data set")
+    if (target / files.SUMS_FILE).exists():
+        raise UsageError(
+            f"{mark_path(target)} is a complete data set, which stays as it is: give a new folder, and this one as "
+            "`previous`"
+        )
+    if target.is_dir() and any(target.iterdir()) and not journal.path.is_file():
+        raise UsageError(f"{mark_path(target)} has files of its own: give a new or empty folder")
+
+
+def _previous_version(folder: Path, about: About) -> dict[str, Any]:
+    record = files.read_record(folder)
+    if files.read_sums(folder) is None:
+        raise UsageError(f"{mark_path(folder)} was not completed: run its publication again before the next version")
+    if record["version"] == about.version:
+        raise UsageError(f"{mark_path(folder)} has version {about.version} already: give another `version`")
+    return record
+
+
+def _split_cases(cohort: Cohort) -> tuple[list[str], dict[str, str]]:
+    """Return the names of labelled cases, and a reason for each other case."""
+    labelled, absent = [], dict.fromkeys(cohort.damaged, "its metadata are corrupt")
+    for name, case in cohort.items():
+        if LABEL in case.stages:
+            labelled.append(name)
+        else:
+            absent[name] = "it has no labels"
+    return sorted(labelled), absent | dict.fromkeys(cohort.failed, "it could not be converted")
+
+
+def _planned(case: Case) -> list[ImageFile]:
+    """Return the images of a case, without sums."""
+    images = []
+    for image in files.IMAGES:
+        stage = str(ARRAYS[image].stage)
+        record = record_of(case, stage)
+        if image == "side" and (stage not in case.stages or not case.is_started(image)):
+            continue
+        path = ARRAYS[image].level(0)
+        objects = {name: value for name, value in record.get("files", {}).items() if name.startswith(f"{path}/")}
+        made = made_with(case, image)
+        inputs = [image, record.get("key"), sorted(objects.items()), case.geometry.to_dict(), sorted(made.items())]
+        images.append(ImageFile(files.path_of(case.name, image), case.name, image, digest_of(repr(inputs)), made))
+    return images
+
+
+def _write_images(
+    cohort: Cohort, names: Sequence[str], target: Path, journal: Journal, old: Mapping[str, Any] | None,
+    old_folder: Path, client: Client | None, result: Published, callback: Callback,
+) -> list[ImageFile]:  # fmt: skip
+    finished = journal.read()
+    old_images = {image.path: image for image in (old or {"images": ()})["images"]}
+
+    def write_case(name: str) -> list[ImageFile]:
+        images = []
+        for image in _planned(cohort.case(name)):
+            file = target / image.path
+            earlier, before = finished.get(image.path), old_images.get(image.path)
+            if earlier is not None and earlier.source == image.source and _has_sum(file, earlier):
+                images.append(earlier)
+                result.kept += 1
+                continue
+            if before is not None and before.source == image.source and _has_sum(old_folder / image.path, before):
+                _link(old_folder / image.path, file)
+                done = before
+                result.linked += 1
+            else:
+                done = _write(cohort, image, file, client)
+                result.written += 1
+            journal.add(done)
+            images.append(done)
+        return images
+
+    images: list[ImageFile] = []
+    with stage_events(callback, "publish", names):
+        for outcome in map_bounded(names, write_case, _cases_in_flight(client)):
+            if outcome.error is None:
+                images += outcome.result or []
+                callback.on_case_end(outcome.item)
+            else:
+                reason = reason_of(outcome.error)
+                result.failed[outcome.item], result.messages[outcome.item] = redact(reason), reveal(reason)
+                result.errors[outcome.item] = outcome.error
+                callback.on_case_end(outcome.item, reason)
+    return sorted(images, key=lambda image: image.path)
+
+
+def _write(cohort: Cohort, image: ImageFile, file: Path, client: Client | None) -> ImageFile:
+    case_ref, path = CaseRef.of(cohort, image.case), str(file.absolute())
+    if client is None:
+        digest, size = write_image_file(case_ref, image.image, path)
+    else:
+        digest, size = client.submit(write_image_file, case_ref, image.image, path, pure=False).result()
+    if not file.is_file() or file.stat().st_size != size:
+        raise StoreError(
+            f"case {image.case}: a worker wrote its {image.image} to a disk that this machine does not see: give a "
+            "folder that all workers share",
+            case=image.case,
+        )
+    return replace(image, sha256=digest, size=size)
+
+
+def _cases_in_flight(client: Client | None) -> int:
+    # One case more than there are workers, so that no worker waits while a case ends and the next one begins.
+    return _PARALLEL_CASES if client is None else len(client.scheduler_info(n_workers=-1)["workers"]) + 1
+
+
+def _has_sum(file: Path, image: ImageFile) -> bool:
+    return file.is_file() and file.stat().st_size == image.size and files.sum_of(file) == image.sha256
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without links.
+        shutil.copyfile(source, target)
+
+
+def _remove_other_images(target: Path, images: Sequence[ImageFile]) -> None:
+    """Remove files of cases that left the store, and partial files, since an earlier call on this folder."""
+    paths = {image.path for image in images}
+    for file in sorted((target / "images").rglob("*")):
+        if file.is_file() and file.relative_to(target).as_posix() not in paths:
+            file.unlink()
+    for case_folder in (target / "images").iterdir():
+        if not any(case_folder.iterdir()):
+            case_folder.rmdir()
+
+
+def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], unsearched: int) -> str:
+    if key is None:
+        return "No key table was given, so the files were not searched for identifiers of patients."
+    return (
+        f"All files were searched for {count_of(len(identifiers), 'identifier')} of {count_of(len(key), 'scan')} in "
+        f"the key table, also in decompressed bytes. {count_of(unsearched, 'value')} too short or too ordinary "
+        "to be searched for."
+    )
+
+
+def _write_texts(
+    cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile], old: Mapping[str, Any] | None,
+    previous: str | Path | None, scores: Mapping[str, int], result: Published,
+) -> dict[str, str]:  # fmt: skip
+    """Write tables, texts and metadata, and return their sums by file."""
+    day, overview = date.today().isoformat(), overview_of(cohort)
+    rows = {files.CASES_FILE: case_rows(cohort, result.done, scores), files.FILES_FILE: file_rows(images)}
+    dictionary = dictionary_rows({file: list(table[0]) for file, table in rows.items()})
+    earlier = "" if previous is None else (Path(previous) / files.CHANGES_FILE).read_text(encoding="utf-8")
+    texts = {
+        **{file: csv_text(table) for file, table in rows.items()},
+        files.DICTIONARY_FILE: csv_text(dictionary),
+        files.MODEL_FILE: model,
+        files.README_FILE: readme_text(about, overview, rows[files.CASES_FILE], day, result.absent, result.search),
+        files.LICENSE_FILE: license_file_text(about),
+        files.CITATION_FILE: citation_text(about, day),
+        files.CHANGES_FILE: changes_text(about, day, images, None if old is None else old["images"], earlier),
+        files.RECORD_FILE: files.record_text(about.version, 1 if old is None else old["number"] + 1, images),
+    }
+    for file, text in texts.items():
+        files.write_text(target / file, text)
+    sums = {file: files.sum_of(target / file) for file in texts}
+    patients = len({row["patient"] for row in rows[files.CASES_FILE]})
+    meanings = {(row["file"], row["column"]): row["meaning"] for row in dictionary}
+    description = description_of(overview, len(result.done), patients)
+    files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
+    return sums | {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}

@@ -1,0 +1,143 @@
+"""Files of a data set: their names, sums and records, and the record of files that a killed publication finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lungmix.atomic import atomic_file
+from lungmix.errors import UsageError, mark_path
+
+IMAGES = ("ct", "lung", "side", "tissue", "tissue_median")
+"""Images of a case; ``side`` is left out where the store lacks it."""
+
+SUMS_FILE = "SHA256SUMS"
+"""File of the sums. It is written last, so that a folder without it is not complete."""
+RECORD_FILE = "dataset.json"
+JOURNAL_FILE = "publishing.jsonl"
+FILES_FILE = "files.csv"
+CASES_FILE = "cases.csv"
+DICTIONARY_FILE = "data_dictionary.csv"
+MODEL_FILE = "model.json"
+CROISSANT_FILE = "croissant.json"
+README_FILE = "README.md"
+LICENSE_FILE = "LICENSE.txt"
+CITATION_FILE = "CITATION.cff"
+CHANGES_FILE = "CHANGELOG.md"
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A published image.
+
+    Attributes
+    ----------
+    path : str
+        Path in the folder, with slashes.
+    case, image : str
+        Case and name of the image.
+    source : str
+        Digest of what the image was made of; files of equal sources have equal bytes.
+    made_with : dict of str to str
+        Parameters of mask and labels, see `lungmix.export.images.made_with`.
+    sha256 : str
+        Sum of the bytes of the file.
+    size : int
+        Size of the file, bytes.
+    """
+
+    path: str
+    case: str
+    image: str
+    source: str
+    made_with: dict[str, str] = field(default_factory=dict)
+    sha256: str = ""
+    size: int = 0
+
+
+def path_of(case: str, image: str) -> str:
+    """Return the path of an image in the folder."""
+    return f"images/{case}/{case}_{image}.nrrd"
+
+
+def sum_of(path: Path) -> str:
+    """Return the SHA-256 sum of a file as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; a file that has this text already keeps its time."""
+    content = text.encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_file(path) as out:
+            out.write(content)
+
+
+def write_sums(folder: Path, sums: dict[str, str]) -> None:
+    """Write the file of sums, in the format of the program ``sha256sum``."""
+    write_text(folder / SUMS_FILE, "".join(f"{digest}  {path}\n" for path, digest in sorted(sums.items())))
+
+
+def read_sums(folder: Path) -> dict[str, str] | None:
+    """Return the sums of a folder by path; None if there is no file of sums."""
+    file = folder / SUMS_FILE
+    if not file.is_file():
+        return None
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines) if path}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a published folder: its version, cases and images.
+
+    Raises
+    ------
+    UsageError
+        If the folder has no such record.
+    """
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        return {**record, "images": [ImageFile(**entry) for entry in record["images"]]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{mark_path(folder)} is no published data set, its {RECORD_FILE} is missing or corrupt: give the folder "
+            "of a publication"
+        ) from None
+
+
+def record_text(version: str, number: int, images: Iterable[ImageFile]) -> str:
+    """Return the text of the record of a published folder."""
+    record = {"version": version, "number": number, "images": [asdict(image) for image in images]}
+    return json.dumps(record, indent=1) + "\n"
+
+
+class Journal:
+    """Record of the finished images of a publication that is not complete, one JSON object per line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL_FILE
+
+    def read(self) -> dict[str, ImageFile]:
+        """Return the finished images by path; a line that a kill cut short is ignored."""
+        images = {}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        for line in lines:
+            try:
+                image = ImageFile(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            images[image.path] = image
+        return images
+
+    def add(self, image: ImageFile) -> None:
+        """Add a finished image."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            # A cut line before this one must not swallow it.
+            stream.write(f"\n{json.dumps(asdict(image))}\n")

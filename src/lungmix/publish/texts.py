@@ -1,0 +1,228 @@
+"""Texts of a data set for people: the data card, the citation file and the changes between versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from lungmix._version import __version__
+from lungmix.errors import count_of
+from lungmix.publish.about import LICENSES, About, citation_of
+from lungmix.publish.folder import ImageFile
+from lungmix.publish.tables import DESCRIBED
+from lungmix.tissue import SIDES, TISSUES
+from lungmix.webpage.overview import CohortOverview
+
+METHOD = (
+    "Zaffino P, Marzullo A, Moccia S, Calimeri F, De Momi E, Bertucci B, Arcuri PP, Spadea MF. An Open-Source COVID-19 "
+    "CT Dataset with Automatic Lung Tissue Classification for Radiomics. Bioengineering 2021, 8(2):26. "
+    "https://doi.org/10.3390/bioengineering8020026"
+)
+
+_FILES = """\
+| file | contents |
+| --- | --- |
+| images/CASE/CASE_ct.nrrd | the scan: 16-bit integers in Hounsfield units (HU) |
+| images/CASE/CASE_lung.nrrd | lung mask, 1 in the lungs |
+| images/CASE/CASE_side.nrrd | regions of the mask: {sides} |
+| images/CASE/CASE_tissue.nrrd | tissue of each voxel: {tissues} |
+| images/CASE/CASE_tissue_median.nrrd | the same labels after a median filter |
+| cases.csv | a row per scan: patient, scanner, geometry, measurements, score, flags of quality control |
+| files.csv | a row per image: case, path, size, SHA-256 sum |
+| data_dictionary.csv | unit and meaning of every column of the two tables |
+| model.json | the Gaussian mixture of the labels: weights, means and variances in HU |
+| croissant.json | metadata for programs, in the format Croissant 1.0 |
+| dataset.json | what each image was made of; the next version and the check need it |
+| SHA256SUMS | sums of all files: sha256sum -c SHA256SUMS |
+"""
+
+_LOADING = """\
+```python
+import pandas, SimpleITK
+
+cases = pandas.read_csv("cases.csv")
+files = pandas.read_csv("files.csv")
+ct = SimpleITK.ReadImage("images/{case}/{case}_ct.nrrd")
+tissue = SimpleITK.ReadImage("images/{case}/{case}_tissue.nrrd")
+```
+
+3D Slicer and ITK-SNAP open the .nrrd files as images and as segmentations. mlcroissant reads both tables:
+
+```python
+import mlcroissant
+
+records = mlcroissant.Dataset("croissant.json").records("cases")
+```
+"""
+
+_LIMITS = """\
+- The labels are a function of the HU of a voxel under one Gaussian mixture for all scans. They are no reference by
+  readers. Vessels, walls of airways and the edges of structures have HU of diseased tissue and are labelled as such.
+- Masks are computed. The flags in cases.csv name masks and scans that are doubtful; look at these before you use them.
+- Mean HU and labels depend on the reconstruction kernel, the slice thickness and the inspiration of a scan.
+- For research only, not for diagnosis.
+"""
+
+_PRIVACY = """\
+The scans were converted to voxels, geometry and technical attributes by an allow list; no other value of a header was
+kept, and no date. Names of cases are neutral unless the publisher chose names of files. What was not done: slices were
+not searched for text that is burned into the voxels, and faces were not removed. A scan that includes the face can
+identify a person. Do not try to identify anybody.
+"""
+
+FIXED_TEXT = " ".join((METHOD, _FILES, _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED)))
+"""Text that data sets contain whoever the patients are."""
+
+
+def description_of(overview: CohortOverview, cases: int, patients: int) -> str:
+    """Return one paragraph about the contents of a data set."""
+    return (
+        f"{count_of(cases, 'chest CT scan')} of {count_of(patients, 'patient')} with lung masks, tissue labels (air, "
+        "healthy lung, ground-glass opacity, consolidation, other denser tissue) by a Gaussian mixture of the HU, and "
+        f"measurements. {count_of(overview.slices, 'slice')} in the store."
+    )
+
+
+def readme_text(
+    about: About,
+    overview: CohortOverview,
+    rows: Sequence[Mapping[str, object]],
+    day: str,
+    absent: Mapping[str, str],
+    privacy_search: str,
+) -> str:
+    """Return the data card: what the data set is, who may use it, how it was made, its limits, how to load and cite it.
+
+    Parameters
+    ----------
+    about : About
+        Statements of the publisher.
+    overview : CohortOverview
+        Overview of the store.
+    rows : sequence of mapping
+        Rows of the table of cases.
+    day : str
+        Date of the publication.
+    absent : mapping of str to str
+        Reason for each case of the store that is not part of the data set.
+    privacy_search : str
+        Sentence about the search for identifiers.
+    """  # fmt: skip
+    patients = len({row["patient"] for row in rows})
+    use = overview.made_with
+    names = {str(row["case"]) for row in rows}
+    models = sorted({str(model) for name, model in use.labels.items() if name in names})
+    masks = sorted({mask for name, mask in use.masks.items() if name in names})
+    license_name = LICENSES[about.license][0] if about.license in LICENSES else about.license
+    flagged = sum(bool(row["flags"]) for row in rows)
+    scored = sum(row["score"] != "" for row in rows)
+    scanners = "\n".join(
+        f"| {scanner.manufacturer} | {scanner.model} | {scanner.scans} | {scanner.kvp} | {scanner.thickness} |"
+        for scanner in overview.scanners
+    )
+    sides = ", ".join(f"{side.label} {side.name.lower()}" for side in SIDES)
+    tissues = ", ".join(f"{tissue.label} {tissue.name.lower()}" for tissue in TISSUES)
+    sections = [
+        f"# {about.title}\n\nVersion {about.version}, {day}. {description_of(overview, len(rows), patients)}",
+        f"## Who may use it\n\nThe licence is {license_name} ({about.license}): {about.license_url}. See "
+        f"LICENSE.txt.\n\nCite it as:\n\n> {citation_of(about, int(day[:4]))}\n\nand the method:\n\n> {METHOD}",
+        "## Files\n\n"
+        + _FILES.format(sides=sides, tissues=tissues)
+        + "\nAll images of a case have the same size, spacing, origin and direction. Axes of NRRD are left, posterior, "
+        "superior, and gzip of level 1.",
+        "## How to load it\n\n" + _LOADING.format(case=rows[0]["case"] if rows else "CASE").rstrip(),
+        "## How it was acquired\n\nScanners of all scans in the store, with tube voltages in kV and slice thicknesses "
+        "in mm; the numbers of scans are in parentheses:\n\n| manufacturer | model | scans | kV | mm |\n"
+        f"| --- | --- | --- | --- | --- |\n{scanners}",
+        f"## How it was made\n\nlungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by "
+        f"the mixture {', '.join(models) or 'of an unrecorded fit'} in model.json. The header of each label map names "
+        f"its mask and mixture. {count_of(scored, 'scan')} with a score of a radiologist.",
+        "## How it was de-identified\n\n" + _PRIVACY + f"\n{privacy_search}",
+        "## Known limits\n\n"
+        + _LIMITS
+        + f"- {count_of(flagged, 'scan')} of {len(rows)} with flags of quality control."
+        + (
+            "\n- Which scans are of one patient is as the store recorded it; all others count as patients of their own."
+        ),
+    ]
+    if absent:
+        lines = "\n".join(f"- {name}: {reason}" for name, reason in sorted(absent.items()))
+        sections.append(f"## Scans that are not part of it\n\n{lines}")
+    return "\n\n".join(sections) + "\n"
+
+
+def citation_text(about: About, day: str) -> str:
+    """Return the text of ``CITATION.cff``; texts are quoted as JSON, which is valid YAML."""
+    authors = []
+    for creator in about.creators:
+        family, comma, given = creator.name.partition(",")
+        if comma:
+            lines = [f"  - family-names: {_quoted(family.strip())}", f"    given-names: {_quoted(given.strip())}"]
+        else:
+            lines = [f"  - name: {_quoted(creator.name)}"]
+        if creator.affiliation and comma:
+            lines.append(f"    affiliation: {_quoted(creator.affiliation)}")
+        if creator.orcid:
+            lines.append(f"    orcid: {_quoted(f'https://orcid.org/{creator.orcid}')}")
+        authors += lines
+    return "\n".join([
+        "cff-version: 1.2.0", "message: Cite this data set so.", "type: dataset", f"title: {_quoted(about.title)}",
+        f"version: {_quoted(about.version)}", f"date-released: {day}",
+        *([f"license: {about.license}"] if about.license in LICENSES else []),
+        "authors:", *authors, "",
+    ])  # fmt: skip
+
+
+def changes_text(
+    about: About, day: str, images: Sequence[ImageFile], previous: Sequence[ImageFile] | None, earlier: str
+) -> str:
+    """Return the text of the changes: those since the previous version, then the earlier text.
+
+    Parameters
+    ----------
+    about : About
+        Statements of the publisher.
+    day : str
+        Date of the publication.
+    images : sequence of ImageFile
+        Images of this version.
+    previous : sequence of ImageFile or None
+        Images of the previous version; None for the first version.
+    earlier : str
+        Text of the changes of the previous version.
+    """
+    lines = [f"## {about.version} ({day})", ""]
+    if previous is None:
+        lines.append(f"First version: {count_of(len({image.case for image in images}), 'scan')}.")
+    else:
+        before, now = ({image.path: image for image in each} for each in (previous, images))
+        old_cases, new_cases = ({image.case for image in each} for each in (previous, images))
+        lines += [f"- added: {name}" for name in sorted(new_cases - old_cases)]
+        lines += [f"- removed: {name}" for name in sorted(old_cases - new_cases)]
+        for path in sorted(now):
+            image, old = now[path], before.get(path)
+            if image.case in old_cases and (old is None or old.sha256 != image.sha256):
+                lines.append(f"- {'new file' if old is None else 'changed'}: {path}, {_reason(image, old)}")
+        lines += [
+            f"- file removed: {path}" for path in sorted(before.keys() - now.keys()) if before[path].case in new_cases
+        ]
+        same = sum(path in now and now[path].sha256 == image.sha256 for path, image in before.items())
+        lines.append(f"- unchanged: {count_of(same, 'image')}")
+    _, _, rest = earlier.partition("\n\n")
+    return "\n".join(["# Changes", "", *lines]) + "\n" + (f"\n{rest}" if rest else "")
+
+
+def _reason(image: ImageFile, old: ImageFile | None) -> str:
+    if old is None:
+        return "made for this version"
+    changed = [
+        f"{key.removeprefix('lungmix_')} {before} became {now}"
+        for key in sorted(old.made_with.keys() | image.made_with.keys())
+        for before, now in [(old.made_with.get(key, "unrecorded"), image.made_with.get(key, "unrecorded"))]
+        if before != now
+    ]
+    return "; ".join(changed) or "the scan was converted or its mask computed again, with other voxels"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

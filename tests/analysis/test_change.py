@@ -21,7 +21,7 @@ from lungmix.analysis.change import (
     percents,
     remarks_on_pair,
 )
-from lungmix.analysis.followup import mean_change, zone_sums
+from lungmix.analysis.followup import _doubts_about, mean_change, zone_sums
 from lungmix.analysis.score_agreement import Settings, kappas
 from lungmix.analysis.scores import pearson
 from lungmix.errors import UsageError
@@ -350,3 +350,12 @@ def test_intervals_cover_kappas_correlation_and_changes_of_simulated_cohorts():
     assert measured_covered / (FOLLOWED * SIMULATIONS) >= shares["change"]
     # Scores are steps, so that their correlation varies less than that of normal variables, which the interval is for.
     assert shares["correlation"] > 0.904
+
+
+def test_registered_scans_of_unlike_structure_get_a_remark():
+    assert _doubts_about({}) == []
+    assert _doubts_about({"registration": "failed"}) == []
+    assert _doubts_about({"registration": "affine", "registration_similarity": 0.2}) == []
+    assert _doubts_about({"registration": "deformable", "registration_similarity": 0.8}) == []
+    (doubt,) = _doubts_about({"registration": "deformable", "registration_similarity": 0.51})
+    assert "similarity 0.51" in doubt

@@ -113,6 +113,13 @@ def test_tables_whose_readings_are_unclear_are_rejected(tmp_path, text, message)
         read(tmp_path, text)
 
 
+def test_totals_of_zones_and_lobes_are_no_readers(tmp_path):
+    scores = read(tmp_path, "case,S_anna,S_ben,score_24,S_25\np1,1,2,12,4\np2,3,3,2,20\n")
+    assert [reading.label for reading in scores.readings] == ["anna", "ben"]
+    rows, _, _ = join_scores(MEASURED, scores)
+    assert (rows[0]["score_24"], rows[0]["S_25"]) == ("12", "4")
+
+
 def test_unknown_consensus_is_rejected(tmp_path):
     with pytest.raises(UsageError, match=r"consensus dora is unknown: .* the table has anna"):
         join_scores(MEASURED, read(tmp_path, LONG), consensus="dora")

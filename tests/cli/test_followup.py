@@ -5,8 +5,10 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
 import lungmix
+from lungmix.cli.show_followup import show_registrations
 from lungmix.phantom import Cohort, write_cohort
 from lungmix.store import CaseWriter
 from support.command import SMALL, run_here
@@ -82,3 +84,21 @@ def test_runs_keep_the_table_up_to_date(client, tmp_path):
     assert "change_both_peel_lung_involvement_corrected_high" in (store / "followup.csv").read_text()
     verified = run_here("verify", store, "--all", *cluster, "--json")
     assert json.loads(verified.stdout)["wrong"] == {}, verified.stdout
+
+
+def test_registered_scans_have_a_table_of_their_own_in_80_columns():
+    values = {
+        "registration": "deformable", "registration_similarity": 0.971, "registered_lung_involvement_first": 25.31,
+        "registered_lung_involvement": 31.84, "change_registered_lung_involvement": 6.53, "new_ml": 123.4,
+        "gone_ml": 7.6,
+    }  # fmt: skip
+    nothing = dict.fromkeys(values, "") | {"registration": ""}
+    rows = [{"case": "case-001", **nothing}, {"case": "case-004", **values}]
+    rows.append({"case": "case-005", **nothing, "registration": "failed"})
+    text = io.StringIO()
+    show_registrations(Console(file=text, width=80), rows)
+    (line,) = (line for line in text.getvalue().splitlines() if "case-0" in line)
+    assert line.split() == ["case-004", "0.97", "25.3", "31.8", "+6.5", "123", "8"]
+    text = io.StringIO()
+    show_registrations(Console(file=text, width=80), rows[:1] + rows[2:])
+    assert text.getvalue() == ""

@@ -34,7 +34,7 @@ from lungmix.kernels.data_dictionary import FOLLOWUP, REGISTRATION
 from lungmix.kernels.histogram import weighted_sum
 from lungmix.kernels.measures import sum_of
 from lungmix.mixture import TissueModel
-from lungmix.parameters import NO_HARMONISATION
+from lungmix.parameters import DEFORMABLE, NO_HARMONISATION
 from lungmix.stages import regions
 from lungmix.stages.change import columns_of
 from lungmix.stages.fit import HU, masked_cases
@@ -53,6 +53,9 @@ MOST_SCANS = 500
 
 LEVEL = 95.0
 """Level of the intervals, percent."""
+
+DOUBTFUL_SIMILARITY = 0.65
+"""Similarity of registered lungs below which a pair gets a remark: see docs/registration.md."""
 
 NAN = float("nan")
 
@@ -189,9 +192,11 @@ def followup_rows(
             heading: Row = {"case": scan.case, "patient": patient, "scan": number, "days": _days(scan)}
             changes = None if number == 1 else changes_of(first, present, model, refits, errors, LEVEL)
             registered = {} if number == 1 else columns_of(cohort[scans[0].case], case)
+            changed = _changed(first, present, changes, scan.days)
+            remarks = [str(changed["remarks"]), *_doubts_about(registered)]
+            changed["remarks"] = "; ".join(filter(None, remarks))
             rows.append({
-                **heading, **_measured(first, present, model), **_changed(first, present, changes, scan.days),
-                **registered,
+                **heading, **_measured(first, present, model), **changed, **registered,
                 "mask": mask_text(case) or UNKNOWN,
                 "model": str(label_id(case) or ModelId(UNKNOWN, model.digest)),
             })  # fmt: skip
@@ -332,6 +337,14 @@ def _changed(first: FollowupScan, scan: FollowupScan, changes: Mapping[str, Chan
     same_day = ["same day as the first scan"] if days == 0 else []
     row["remarks"] = "" if changes is None else "; ".join([*same_day, *remarks_on_pair(first, scan)])
     return row
+
+
+def _doubts_about(registered: Mapping[str, float | str]) -> list[str]:
+    """Return what speaks against two scans being of one patient, by the columns of a registration."""
+    similarity = float(registered.get("registration_similarity", NAN))
+    if registered.get("registration") != DEFORMABLE or not similarity < DOUBTFUL_SIMILARITY:
+        return []
+    return [f"structure of the lungs differs (similarity {similarity:.2f}): are both scans of this patient?"]
 
 
 def _with_all_columns(rows: Sequence[Row]) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,6 +14,7 @@ from lungmix.cli.show_fits import new_table, print_lines
 from lungmix.cli.spelling import spelled
 from lungmix.pipeline.followup import FollowupResult
 from lungmix.pipeline.registration import registration_of
+from lungmix.stages.change import FAILED
 from lungmix.store import open_cohort
 from lungmix.store.schema import FOLLOWUP_FILE
 from lungmix.store.tables import Row
@@ -22,6 +24,12 @@ _EXPLANATION = (
     "change of LI: points since the first scan, at the lung volume of the first scan, with the 95 % interval; mL: lung "
     "volume"
 )
+_REGISTERED = (
+    ("registration_similarity", ".2f"), ("registered_lung_involvement_first", ".1f"),
+    ("registered_lung_involvement", ".1f"), ("change_registered_lung_involvement", "+.1f"), ("new_ml", ".0f"),
+    ("gone_ml", ".0f"),
+)  # fmt: skip
+"""Columns of a registered scan on the terminal, and their formats."""
 _ADVICE = (
     "kernels of these scans differ or are unknown, which widens their intervals: `Pipeline.run(sources, "
     'harmonise="kernel")` makes them comparable'
@@ -53,6 +61,7 @@ def show_followup(console: Console, result: FollowupResult, store: str) -> None:
                 _number(row, "lung_involvement", ".1f"), _interval(row), str(row["course"]),
             )  # fmt: skip
         console.print(table)
+        show_registrations(console, result.rows)
     show_notes(console, result.notes)
     show_outcomes(console, result)
     print_lines(console, *(printable(f"note: {remark}") for remark in result.remarks))
@@ -61,6 +70,18 @@ def show_followup(console: Console, result: FollowupResult, store: str) -> None:
             print_lines(console, printable(f"note: {_ADVICE}"))
         print_lines(console, *result.statistics(), _EXPLANATION, f"table: {store.rstrip('/')}/{FOLLOWUP_FILE}")
     console.print(f"{len(result.done)} done, {len(result.failed)} failed", highlight=False)
+
+
+def show_registrations(console: Console, rows: Sequence[Row]) -> None:
+    """Print one row per registered scan: similarity, lung involvement of the same lung, and volumes of changes."""
+    registered = [row for row in rows if row.get("registration", "") not in ("", FAILED)]
+    if not registered:
+        return
+    title = "Registered with the first scan: LI of the same lung, %; mL after the median"
+    table = new_table(title, "case", "similarity", "first", "LI", "change", "new mL", "gone mL")
+    for row in registered:
+        table.add_row(str(row["case"]), *(_number(row, key, form) for key, form in _REGISTERED))
+    console.print(table)
 
 
 def registers_scans(store: str, register: str | None) -> bool:

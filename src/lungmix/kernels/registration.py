@@ -9,6 +9,7 @@ that the result does not depend on the number of processors.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,15 +257,27 @@ def _best_affine(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform 
     best, best_score = None, 0.0
     for start in _starts(fixed, moving):
         try:
-            transform = _affine(fixed, moving, start)
+            with _no_warnings():
+                transform = _affine(fixed, moving, start)
         except RuntimeError:
-            # SimpleITK found no voxel of one scan in the other.
+            # SimpleITK found no voxel of one scan in the other, of which it also warns.
             continue
         dice, overlap = _dice(fixed, moving, transform)
         score = dice * min(1.0, overlap / LEAST_OVERLAP)
         if score > best_score + 0.01:
             best, best_score = transform, score
     return best
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Let SimpleITK print no warnings in a block."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def _starts(fixed: sitk.Image, moving: sitk.Image) -> Iterator[sitk.AffineTransform]:

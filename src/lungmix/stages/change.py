@@ -203,7 +203,8 @@ def columns_of(first: Case, later: Case) -> dict[str, float | str]:
     voxel_ml = Geometry.from_dict(record["grid"]).voxel_ml
     pairs, median_pairs = (np.array(later.stages[STAGE][name])[1:, 1:] for name in ("pairs", "median_pairs"))
     is_involved = np.array([tissue.key in INVOLVED for tissue in TISSUES])
-    total = max(int(pairs.sum()), 1)
+    # Without a voxel that both scans show, percentages are unknown.
+    total = int(pairs.sum()) or float("nan")
     before, after = (100 * float(pairs.sum(axis=axis) @ is_involved) / total for axis in (1, 0))
     values |= {
         "registered_lung_ml": int(pairs.sum()) * voxel_ml,

@@ -23,7 +23,7 @@ from lungmix.stages.fit import publish
 from lungmix.stages.measure import measure_cohort, read_measurements
 from lungmix.store import CaseWriter
 from lungmix.store.patients import PatientScan, record_patients
-from lungmix.webpage.groups_figure import groups_figure
+from lungmix.webpage.groups_figure import groups_figure, p_text
 from lungmix.webpage.studies import write_groups
 from support.generators import counts_of_scans, store_of_counts
 
@@ -374,6 +374,20 @@ def test_two_groups_have_a_row_for_each_measurement(measured, table):
     assert rows[0]["p_holm_pairs"] == ""
 
 
+def test_rows_of_pairs_have_statistic_and_degrees(measured, table):
+    pytest.importorskip("statsmodels")
+    file = table(*outcomes(patient=lambda n: f"p{n % 9}", outcome=lambda n: OUTCOMES[n % 9 % 3]))
+    for repeats in ("mixed", "first"):
+        result = compare_groups(measured, "outcome", table=file, repeats=repeats, settings=QUICK)
+        pairs = [row for row in comparison_rows(result) if row["second"] and row["p"] != ""]
+        assert pairs
+        for row in pairs:
+            if repeats == "first":
+                assert (row["statistic"] >= 0, row["degrees"]) == (True, "")
+            else:
+                assert row["p"] == pytest.approx(2 * stats.t.sf(abs(row["statistic"]), row["degrees"]))
+
+
 def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     pytest.importorskip("statsmodels")
     file = table(*outcomes(patient=lambda n: f"p{n % 9}", outcome=lambda n: OUTCOMES[n % 9 % 3]))
@@ -386,6 +400,9 @@ def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     assert [label.split("\n")[0] for label in labels] == ["home", "ICU", "ward"]
     assert axes.get_ylabel() == "Lung involvement (%)"
     assert axes.get_title("left").startswith("linear mixed model, F test: p ")
+    assert axes.get_title("left").split("\n")[0].endswith(p_text(result.comparisons[0].p_holm))
+    corrected = f"title for {len(result.comparisons)} measurements, brackets for 3 pairs"
+    assert axes.get_title("left").endswith(corrected)
     of_first = compare_groups(measured, "outcome", table=file, repeats="first", settings=QUICK)
     assert (
         groups_figure(of_first).axes[0].get_title("left").startswith("Kruskal-Wallis, permutations of first scans: p ")

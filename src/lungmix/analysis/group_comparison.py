@@ -278,9 +278,9 @@ def _select(
 
 
 def _of_test(test: str, tested: Comparison | PairComparison, p_holm: float) -> dict[str, Any]:
-    nan = float("nan")
-    statistics = (tested.statistic, tested.degrees) if isinstance(tested, Comparison) else (nan, nan)
-    return {"test": test, "statistic": statistics[0], "degrees": statistics[1], "p": tested.p, "p_holm_pairs": p_holm}
+    return {
+        "test": test, "statistic": tested.statistic, "degrees": tested.degrees, "p": tested.p, "p_holm_pairs": p_holm
+    }  # fmt: skip
 
 
 def _of_pair(pair: PairComparison | None) -> dict[str, Any]:

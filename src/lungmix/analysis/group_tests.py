@@ -72,6 +72,10 @@ class PairComparison:
         Name of the test.
     p, p_holm : float
         P value, and the same corrected for the pairs of groups by the method of Holm; NaN if undefined.
+    statistic : float
+        Statistic of the test: U of the second group, or t; NaN if undefined.
+    degrees : float
+        Degrees of freedom of t; NaN for tests of ranks.
     """
 
     first: str
@@ -82,6 +86,8 @@ class PairComparison:
     test: str
     p: float
     p_holm: float = float("nan")
+    statistic: float = float("nan")
+    degrees: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -270,10 +276,12 @@ def _pair(
     if kind == MIXED_MODEL:
         if model is None:
             return PairComparison(*name_pair, *estimates, None, "linear mixed model, t test", nan)
-        *difference, p = model.difference(*pair, settings.level)
-        low, high = difference[1:]
-        return PairComparison(*name_pair, *estimates, (difference[0], low, high), "linear mixed model, t test", p)
+        value, low, high, p = model.difference(*pair, settings.level)
+        t, degrees, _ = model.t_test(*pair)
+        return PairComparison(
+            *name_pair, *estimates, (value, low, high), "linear mixed model, t test", p, statistic=t, degrees=degrees
+        )
     if min(map(len, samples)) < 2 or np.ptp(np.concatenate(samples)) == 0:
         return PairComparison(*name_pair, *estimates, None, "none", nan)
-    test, _, p = _rank_test(samples, settings.seed)
-    return PairComparison(*name_pair, *estimates, None, test, p)
+    test, u, p = _rank_test(samples, settings.seed)
+    return PairComparison(*name_pair, *estimates, None, test, p, statistic=u)

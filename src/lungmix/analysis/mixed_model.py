@@ -75,6 +75,19 @@ class MixedModel:
         level : float
             Level of the interval, percent.
         """
+        value, error, degrees = self._difference(first, second)
+        half_width = float(stats.t.ppf(0.5 + level / 200, degrees)) * error
+        return value, value - half_width, value + half_width, self.t_test(first, second)[2]
+
+    def t_test(self, first: int, second: int) -> tuple[float, float, float]:
+        """Return t of equal means of two groups, second less first, its degrees of freedom, and its p value."""
+        value, error, degrees = self._difference(first, second)
+        if not error:
+            return float("nan"), degrees, float("nan")
+        return value / error, degrees, float(2 * stats.t.sf(abs(value) / error, degrees))
+
+    def _difference(self, first: int, second: int) -> tuple[float, float, float]:
+        """Return the difference of the means of two groups, its standard error, and degrees of freedom."""
         contrast = np.zeros(len(self.means))
         contrast[[first, second]] = -1, 1
         value, error = float(contrast @ self.means), float(np.sqrt(contrast @ self.covariance @ contrast))
@@ -82,9 +95,7 @@ class MixedModel:
         if self.is_robust:
             variances = np.diag(self.covariance)[[first, second]]
             degrees = float(variances.sum() ** 2 / (variances**2 / self.degrees[[first, second]]).sum())
-        half_width = float(stats.t.ppf(0.5 + level / 200, degrees)) * error
-        p = float(2 * stats.t.sf(abs(value) / error, degrees)) if error else float("nan")
-        return value, value - half_width, value + half_width, p
+        return value, error, degrees
 
 
 def fit_mixed_model(values: Floats, groups: Ints, patients: Ints) -> MixedModel | None:

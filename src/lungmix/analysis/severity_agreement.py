@@ -96,13 +96,17 @@ def compare_with_reader(
 
 def _scores(table: CaseTable, column: str, texts: Sequence[tuple[str, str]], highest: int) -> dict[str, float]:
     """Return the scores of a column by case, without cases that have none."""
-    values, are_numbers = parse_column(texts)
-    scores = {name: float(value) for name, value in values.items() if isinstance(value, float)}
-    if not are_numbers or any(not 0 <= value <= highest for value in scores.values()):
-        raise UsageError(
-            f"{mark_path(table.path)}, column {mark_untrusted(column)}: scores are numbers from 0 to {highest}: "
-            "correct the other ones"
-        )
+    scores: dict[str, float] = {}
+    for name, text in texts:
+        value = parse_column([(name, text)])[0][name]
+        if value is None:
+            continue
+        if isinstance(value, str) or not 0 <= value <= highest:
+            raise UsageError(
+                f"{mark_path(table.path)}, column {mark_untrusted(column)}: the score of {mark_untrusted(name)} is "
+                f"{mark_untrusted(text)}: scores are numbers from 0 to {highest}"
+            )
+        scores[name] = value
     return scores
 
 

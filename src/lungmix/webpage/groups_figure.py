@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lungmix.analysis.group_comparison import GroupStudy
-from lungmix.analysis.group_tests import Comparison
+from lungmix.analysis.group_tests import Comparison, PairComparison
 from lungmix.webpage.columns import title_of
 
 _BOX, _EDGE, _MEDIAN, _POINT, _LINE = "#cfe0ee", "#3b5f7d", "#b5432a", "#3b5f7d", "#8a8a8a"
@@ -22,8 +22,8 @@ _MAX_PAIRS = 6
 def groups_figure(result: GroupStudy, measurement: str | None = None) -> Figure:
     """Draw a measurement by group.
 
-    Boxes show median and quartiles, whiskers minimum and maximum. P values above them are those of pairs, corrected by
-    the method of Holm, or that of two groups.
+    Boxes show median and quartiles, whiskers minimum and maximum. P values in brackets above them are those of pairs,
+    corrected for the pairs by the method of Holm. That in the title is corrected for the measurements.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def groups_figure(result: GroupStudy, measurement: str | None = None) -> Figure:
         _draw_p_values(axes, comparison, names, float(at[:, 1].min()), float(at[:, 1].max()))
         tested = [s for n, scans in zip(names, members, strict=True) if n in result.compared for s in scans]
         of = " of first scans" if comparison.scans < len(tested) else ""
-        axes.set_title(f"{comparison.test}{of}: {p_text(comparison.p)}", loc="left", fontsize=10)
+        title = f"{comparison.test}{of}: {p_text(comparison.p_holm)}\n{_correction(result, comparison)}"
+        axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
@@ -92,13 +93,26 @@ def p_text(p: float) -> str:
     return "no p value" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
 
+def _correction(result: GroupStudy, comparison: Comparison) -> str:
+    """Return what the p values of the title and of the brackets are corrected for."""
+    n_measurements, n_pairs = len(result.comparisons), len(_pairs_with_brackets(comparison))
+    families = [f"title for {n_measurements} measurements"] if n_measurements > 1 else []
+    families += [f"brackets for {n_pairs} pairs"] if n_pairs else []
+    return f"Holm's correction: {', '.join(families)}" if families else "p not corrected"
+
+
+def _pairs_with_brackets(comparison: Comparison) -> list[PairComparison]:
+    pairs = [pair for pair in comparison.pairs if not np.isnan(pair.p)]
+    return [] if len(comparison.pairs) == 1 or len(pairs) > _MAX_PAIRS else pairs
+
+
 def _sizes(patients: int, scans: int) -> str:
     return f"n = {scans}" if patients == scans else f"{patients} patients, {scans} scans"
 
 
 def _draw_p_values(axes, comparison: Comparison, names: list[str], low: float, high: float) -> None:  # type: ignore[no-untyped-def]
-    pairs = [pair for pair in comparison.pairs if not np.isnan(pair.p)]
-    if len(comparison.pairs) == 1 or len(pairs) > _MAX_PAIRS:
+    pairs = _pairs_with_brackets(comparison)
+    if not pairs:
         return
     step = 0.09 * max(high - low, 1e-9)
     spans = sorted(((names.index(pair.first), names.index(pair.second), pair.p_holm) for pair in pairs),

@@ -268,6 +268,14 @@ def test_command_publishes_on_workers_and_checks(tmp_path):
     assert in_process.is_complete
     assert contents(tmp_path / "d") == contents(tmp_path / "e")
     assert run_here("publish", tmp_path / "s.zarr", "--check", tmp_path / "d").returncode == 0
+    (tmp_path / "key.csv").write_text("store,case,patient_name\nelsewhere,case-001,Doe^Jane\n")
+    named = run_here("publish", "--check", tmp_path / "d", "--key-table", tmp_path / "key.csv", "--json")
+    assert named.returncode == 1
+    assert "README.md" in json.loads(named.stdout)["problems"]
+    assert "Doe" not in named.stdout
+    assert run_here("publish", "--check", tmp_path / "d", "--json").returncode == 0
+    for words in ([tmp_path / "x"], [], [tmp_path / "s.zarr", tmp_path / "x", "--check", tmp_path / "d"]):
+        assert "STORE" in run_here("publish", *words).stderr
     (tmp_path / "d" / "cases.csv").write_text("case\n")
     checked = run_here("publish", tmp_path / "s.zarr", "--check", tmp_path / "d", "--json")
     assert checked.returncode == 1

@@ -15,6 +15,7 @@ from lungmix.errors import UsageError
 
 _STORE = typer.Argument(help="Folder of the cohort, or s3://BUCKET/PREFIX.", metavar="STORE", callback=remember_store)
 Store = Annotated[str, _STORE]
+StoreIfAny = Annotated[str | None, _STORE]
 NewStore = Annotated[
     str,
     typer.Argument(

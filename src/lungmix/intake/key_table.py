@@ -95,6 +95,10 @@ class KeyTable:
         digest = store_digest(cohort)
         return {case: row for (store, case), row in self._rows.items() if store == digest}
 
+    def all_rows(self) -> dict[str, Row]:
+        """Return the rows of all stores, by the digest of the store and the case."""
+        return {f"{store} {case}": row for (store, case), row in self._rows.items()}
+
     def add_scan(self, cohort: Cohort, case: str, scan: Scan, source_label: str, *, shift: bool) -> int | None:
         """Add the row of a case, or replace it.
 

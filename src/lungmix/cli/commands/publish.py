@@ -17,11 +17,11 @@ from lungmix.errors import UsageError
 
 @opt.example(
     "lungmix publish cohort.zarr dataset-1/ --title 'Chest CT' --license CC-BY-4.0 --version 1.0 --creators people.csv",
-    "lungmix publish cohort.zarr --check dataset-1/ --key-table safe/key.csv",
+    "lungmix publish --check dataset-1/ --key-table safe/key.csv",
 )
 @option_groups
 def publish(
-    store: opt.Store,
+    store: opt.StoreIfAny = None,
     folder: Annotated[Path | None, typer.Argument(help="Folder for the data set.", metavar="DIR")] = None,
     *,
     title: Annotated[str | None, typer.Option(help="Title of the data set.")] = None,
@@ -46,7 +46,8 @@ def publish(
     ] = None,
     key_table: opt.ReadKey = None,
     check: Annotated[
-        Path | None, typer.Option(help="Check this published folder instead of writing one.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Check this published folder instead of writing one; needs no STORE.", metavar="DIR"),
     ] = None,
     cluster: OnCluster,
     as_json: opt.AsJson = False,
@@ -62,18 +63,20 @@ def publish(
     from lungmix.stages.measure import read_measurements
     from lungmix.store import open_cohort
 
-    if (folder is None) == (check is None):
-        raise UsageError("give either a folder to publish to, or one to check with --check")
-    cohort, console = open_cohort(store), Console(soft_wrap=True)
-    key_rows = None if key_table is None else KeyTable.read(key_table).rows_of(cohort)
+    if (folder is None) == (check is None) or (store is None and check is None):
+        raise UsageError("give either STORE and a folder to publish to, or a folder to check with --check")
+    console, key = Console(soft_wrap=True), None if key_table is None else KeyTable.read(key_table)
     if check is not None:
-        identifiers, _ = shown.identifiers_of(key_rows or {})
+        identifiers, _ = shown.identifiers_of({} if key is None else key.all_rows())
         problems = shown.check_dataset(check, identifiers)
         values = shown.checked_values(str(check), problems, len(identifiers))
         emit(values, lambda _: shown.show_checked(console, str(check), problems, len(identifiers)), as_json)
         if problems:
             raise typer.Exit(1)
         return
+    assert store is not None  # by the first check
+    cohort = open_cohort(store)
+    key_rows = None if key is None else key.rows_of(cohort)
     about = shown.about_of(title, version, license, creators, license_file)
     by_case = None if scores is None else scores_of_cases(read_measurements(cohort), scores, key_rows)
     with cluster_session(cluster) as (client, callback):

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 import lungmix
 from lungmix.geometry import Geometry
@@ -145,6 +146,24 @@ def test_heat_map_of_many_cases_has_no_names(cases):
     assert len(axes.get_yticks()) == (cases if cases <= 80 else 0)
     assert figure.get_figheight() < 22
     assert axes.images[0].get_array().shape == (cases, 12)
+
+
+def luminance(color):
+    """Return the relative luminance of a colour as defined by WCAG 2."""
+    shares = np.array(to_rgb(color))
+    return np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def test_numbers_of_the_heat_map_are_legible_on_each_colour():
+    rows = [{"case": f"case-{i:03d}", **dict.fromkeys(COLUMNS, float(i))} for i in range(66)]
+    axes = zones_figure(rows).axes[0]
+    shades = axes.images[0]
+    # Annotations, such as the name of a lung, are texts of the axes too.
+    numbers = [text for text in axes.texts if text.get_text().isdecimal()]
+    assert len(numbers) == 66 * len(COLUMNS)
+    for text in numbers:
+        pair = sorted([luminance(text.get_color()), luminance(shades.to_rgba(float(text.get_text()))[:3])])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) > 3.8
 
 
 def test_stamp_of_a_scan_changes_with_its_zones(cohort, page, tmp_path):

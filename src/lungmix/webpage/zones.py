@@ -26,6 +26,9 @@ LOBE_COLUMNS = tuple(lobe.key for lobe in LOBES)
 LARGEST_LI = 60.0
 """Lung involvement, %, from which on all colours are the darkest, so that pages have the same colours."""
 
+_LI_OF_WHITE_TEXT = 0.68 * LARGEST_LI
+"""Lung involvement, %, above which white text has more contrast than dark text; at it, both have a contrast of 4."""
+
 _MOST_NAMES = 80
 _ROW_INCHES = 0.24
 
@@ -127,7 +130,7 @@ def zones_figure(rows: Sequence[Row]) -> Figure:
         axes.set_yticks(range(len(rows)), [str(row["case"]) for row in rows], fontsize=9)
         for y, x in np.ndindex(values.shape):
             if np.isfinite(values[y, x]):
-                color = "white" if values[y, x] > 0.6 * LARGEST_LI else "#222222"
+                color = "white" if values[y, x] > _LI_OF_WHITE_TEXT else "#222222"
                 axes.text(x, y, f"{values[y, x]:.0f}", ha="center", va="center", fontsize=8, color=color)
     else:
         axes.set_yticks([])

@@ -18,7 +18,7 @@ from support.stores import results_of
 
 pytestmark = pytest.mark.slow
 
-OPTIONAL = ("harmonised", "lobe", "region", "tissue_potts", "zone")
+OPTIONAL = ("change", "harmonised", "lobe", "region", "registered_tissue", "tissue_potts", "zone")
 """Images that only some runs make."""
 
 MASK = MaskParameters(opening=1, min_voxels=3000, radii=(4, 3))

@@ -154,13 +154,13 @@ def group_patients(
     cases = sorted({*cohort, *cohort.damaged})
     unmatched: list[str] = []
     if patients is None:
-        matches, source = _by_key(cases, key or {}), "the key table"
+        matches, named_by = _by_key(cases, key or {}), "the key table"
     else:
         matches, unmatched = _match(cases, read_patients(patients), key)
-        source = mark_path(Path(patients))
+        named_by = mark_path(Path(patients))
     if patients is not None and not matches:
         raise UsageError(
-            f"{source} names no case of the store: it names {first_of(unmatched)}, and the store has "
+            f"{named_by} names no case of the store: it names {first_of(unmatched)}, and the store has "
             f"{first_of(cases) if cases else 'no case'}"
         )
     groups: dict[str, list[tuple[str, PatientLine]]] = {}
@@ -169,7 +169,7 @@ def group_patients(
     several = [scans for scans in groups.values() if len(scans) > 1]
     if not several:
         raise UsageError(
-            f"by {source} no patient has two scans in the store, so nothing can be compared: give a `patients` table "
+            f"by {named_by} no patient has two scans in the store, so nothing can be compared: give a `patients` table "
             "with the same patient in the lines of two cases"
         )
     ordered: dict[str, tuple[PatientScan, ...]] = {}

@@ -43,7 +43,6 @@ _PRIVATE_NAMES = (
     (WrapperStore, "_set_many"),
     (ShardingCodec, "codec_pipeline"),
     (GroupMetadata, "to_buffer_dict"),
-    (BatchedCodecPipeline, "_merge_chunk_array"),
 )
 _CHUNKS_PER_CALL = 64
 """Number of chunks that zarr encodes in one call. With its default of 1, dispatch takes longer than encoding labels."""
@@ -91,9 +90,14 @@ class _Voxels(NDBuffer):
         return super().all_equal(other, equal_nan)
 
 
+_MERGES_CHUNKS = hasattr(BatchedCodecPipeline, "_merge_chunk_array")
+"""True if pipelines make the chunks that they encode in a method of their own. Later releases of zarr do not; writing
+label maps is slower with them, and writes the same bytes."""
+
+
 @dataclass(frozen=True)
 class _ChunkPipeline(BatchedCodecPipeline):
-    """Pipeline that encodes the chunks of a shard."""
+    """Pipeline that encodes the chunks of a shard; for releases of zarr where `_MERGES_CHUNKS` is true."""
 
     def _merge_chunk_array(self, *parts: Any, **options: Any) -> Any:
         """Return a chunk that is about to be encoded."""
@@ -109,7 +113,7 @@ class _BatchSharding(ShardingCodec):
         pipeline: Any = get_pipeline_class()
         if not issubclass(pipeline, BatchedCodecPipeline):
             return super().codec_pipeline  # a pipeline that the user configured
-        if pipeline is BatchedCodecPipeline:
+        if _MERGES_CHUNKS and pipeline is BatchedCodecPipeline:
             pipeline = _ChunkPipeline
         return pipeline.from_codecs(self.codecs, batch_size=_CHUNKS_PER_CALL)
 

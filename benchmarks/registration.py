@@ -152,7 +152,7 @@ def measure(scans: list[Path], folder: Path) -> Sheet:
     from lungmix.formats import write_image
     from lungmix.pipeline import Pipeline
 
-    firsts, motions, kinds = [], {}, {}
+    motions, kinds = {}, {}
     patients = ["case,patient,days"]
     with lungmix.connect(workers=2, memory_limit="4GB") as client:
         cohort = lungmix.open_cohort(folder / "s.zarr", "a")
@@ -170,7 +170,6 @@ def measure(scans: list[Path], folder: Path) -> Sheet:
                 moved = deformed(hu, geometry, motion)
                 write_image(made / f"{number}-{letter}.nrrd", [moved], geometry, np.int16)
                 motions[(name, kind)] = motion
-            # Slices run from the feet to the head in these files, or the other way round.
             cut, top = _without_upper_fifth(moved, lung, geometry)
             write_image(made / f"{number}-d.nrrd", [cut], top, np.int16)
             motions[(name, SHORT)] = motion
@@ -206,6 +205,7 @@ def measure(scans: list[Path], folder: Path) -> Sheet:
 
 
 def _without_upper_fifth(hu, lung, geometry):
+    """Return a scan and its geometry without the slices of the upper fifth of the lungs, wherever the head is."""
     from dataclasses import replace
 
     slices = np.flatnonzero(lung.any(axis=(1, 2)))

@@ -21,9 +21,8 @@ from lungmix.export.dicom_frames import N_LABELS, LabelPlanes
 from lungmix.export.dicom_seg import MAKER
 from lungmix.export.dicom_source import (
     check_orientation,
-    derived_slices,
     mark_anonymous,
-    original_slices,
+    referenced_slices,
     remove_dates,
     write_ct,
 )
@@ -72,7 +71,7 @@ def write_key_slices(case: Case, path: Path, *, series: Sequence[Scan] = (), wit
     check_orientation(case)
     require(case, "tissue")
     check_tissues(case)
-    slices = derived_slices(case) if with_ct else original_slices(case, series)
+    slices = referenced_slices(case, series, with_ct=with_ct)
     chosen = [slices[index] for index in key_slices(_counts(case))]
     entropy = [case.salt, case.name, str(case.stages[LABEL].get("key")), *(str(item.SOPInstanceUID) for item in chosen)]
     series_uid, instance_uid, device_uid = (

@@ -22,9 +22,8 @@ from lungmix.atomic import atomic_file
 from lungmix.export.dicom_frames import N_LABELS, LabelPlanes, frames_of, write_pixels
 from lungmix.export.dicom_source import (
     check_orientation,
-    derived_slices,
     mark_anonymous,
-    original_slices,
+    referenced_slices,
     remove_dates,
     write_ct,
 )
@@ -80,7 +79,7 @@ def write_seg(
     check_grid(image)
     require(case, image)
     check_orientation(case)
-    slices = derived_slices(case) if with_ct else original_slices(case, series)
+    slices = referenced_slices(case, series, with_ct=with_ct)
     written = [path]
     if with_ct:
         written.append(write_ct(case, path.with_name(f"{path.stem}_ct")))

@@ -109,6 +109,19 @@ def derived_slices(case: Case) -> list[Dataset]:
     return [_reference(series.header(index), case, index) for index in range(case.geometry.shape[0])]
 
 
+def referenced_slices(case: Case, series: Sequence[Scan], *, with_ct: bool) -> list[Dataset]:
+    """Return headers of the slices that an exported object refers to, in the order of z.
+
+    Parameters
+    ----------
+    case, series
+        See `original_slices`.
+    with_ct : bool
+        True for the slices that `write_ct` writes, False for those of the original series.
+    """
+    return derived_slices(case) if with_ct else original_slices(case, series)
+
+
 def check_orientation(case: Case) -> None:
     """Raise if the orientation of a case is unknown, because DICOM slices must state it.
 

@@ -39,9 +39,8 @@ from lungmix.errors import StoreError, UsageError
 from lungmix.export.dicom_seg import MAKER, coded, coding_scheme, write_segmentation
 from lungmix.export.dicom_source import (
     check_orientation,
-    derived_slices,
     mark_anonymous,
-    original_slices,
+    referenced_slices,
     remove_dates,
     write_ct,
 )
@@ -154,7 +153,7 @@ def write_report(
     for image in SEGMENTED:
         require(case, image)
     model = check_tissues(case)
-    slices = derived_slices(case) if with_ct else original_slices(case, series)
+    slices = referenced_slices(case, series, with_ct=with_ct)
     written = [path]
     headers = {}
     for image in SEGMENTED:

@@ -1,4 +1,4 @@
-"""What the publisher states about a data set: title, version, licence and creators."""
+"""Title, version, licence and creators of a data set."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import lungmix
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.publish import About, Creator, check_dataset, dataset, identifiers_of, publish, read_creators
+from lungmix.publish.contents import contents_of
 from lungmix.publish.folder import ImageFile, read_record, read_sums
 from lungmix.publish.identifiers import IdentifierSearch
 from lungmix.publish.texts import changes_text
@@ -89,6 +90,13 @@ def test_croissant_is_valid_and_loads_cases_and_images(published):
     assert [record["cases/case"].decode() for record in loaded.records("cases")] == sorted(cohort)
     paths = {record["images/path"].decode() for record in loaded.records("images")}
     assert paths == {image.path for image in read_record(folder)["images"]}
+
+
+def test_data_card_describes_every_file(published):
+    for path in contents(published[2]):
+        case = path.split("/")[1] if path.startswith("images/") else ""
+        assert contents_of(path, case)
+        assert f"| {path.replace(case, 'CASE') if case else path} |" in (published[2] / "README.md").read_text()
 
 
 def test_data_card_says_what_it_is_and_how_to_use_and_load_it(published):
@@ -243,8 +251,30 @@ def test_creators_are_read_from_a_table_and_wrong_lines_are_named(tmp_path):
     table.write_text('name,orcid\n"Doe, Jane",0000-0002-1825-0097\nA Hospital,\n')
     assert read_creators(table) == (Creator("Doe, Jane", "", "0000-0002-1825-0097"), Creator("A Hospital"))
     table.write_text("name,orcid\nDoe,12\n")
-    with pytest.raises(UsageError, match=r"line 2.*ORCID"):
+    with pytest.raises(UsageError, match=r"line 2: 12 is no ORCID: write it like"):
         read_creators(table)
+    table.write_text("name,orcid\nDoe,0000-0002-1825-0079\n")
+    with pytest.raises(UsageError, match="line 2: 0000-0002-1825-0079 is no ORCID: the check digit"):
+        read_creators(table)
+
+
+@pytest.mark.parametrize("orcid", ["0000-0002-1825-0097", "0000-0002-1694-233X", "0000-0001-5109-3700", ""])
+def test_right_check_digits_of_orcids_are_accepted(orcid):
+    assert Creator("Doe, Jane", "", orcid).orcid == orcid
+
+
+@pytest.mark.parametrize(
+    ("orcid", "problem"),
+    [
+        ("0000-0002-1825-0098", "is 7"),
+        ("0000-0002-1694-2331", "is X"),
+        ("0000-0002-8125-0097", "check digit"),
+        ("https://orcid.org/0000-0002-1825-0097", "write it like"),
+    ],
+)
+def test_mistyped_orcids_are_rejected(orcid, problem):
+    with pytest.raises(UsageError, match=problem):
+        Creator("Doe, Jane", "", orcid)
 
 
 def test_folder_with_other_files_is_left_alone(published, tmp_path):

@@ -46,11 +46,30 @@ class Creator:
         Name of an organisation, or of a person as ``Family, Given``.
     affiliation, orcid : str
         Empty where they are not given.
+
+    Raises
+    ------
+    UsageError
+        If the ORCID has another form, or its check digit does not fit its other digits.
     """
 
     name: str
     affiliation: str = ""
     orcid: str = ""
+
+    def __post_init__(self) -> None:
+        if problem := orcid_problem(self.orcid):
+            raise UsageError(f"{mark_untrusted(self.orcid)} is no ORCID: {problem}")
+
+    @property
+    def family(self) -> str:
+        """Family name of a person; empty for an organisation, whose name has no comma."""
+        return self.name.partition(",")[0].strip() if "," in self.name else ""
+
+    @property
+    def given(self) -> str:
+        """Given names of a person; empty for an organisation."""
+        return self.name.partition(",")[2].strip()
 
 
 @dataclass(frozen=True)
@@ -117,16 +136,33 @@ def read_creators(path: str | Path) -> tuple[Creator, ...]:
         raise UsageError(f"{mark_path(file)} has no column name: add one with the names of the creators")
     creators = []
     for number, cells in lines:
-        creator = Creator(**{key: "" if index is None else cells[index] for key, index in columns.items()})
-        if not creator.name:
+        values = {key: "" if index is None else cells[index] for key, index in columns.items()}
+        if not values["name"]:
             raise UsageError(f"{mark_path(file)}, line {number}: no name: fill it in or delete the line")
-        if creator.orcid and not _ORCID.fullmatch(creator.orcid):
-            raise UsageError(
-                f"{mark_path(file)}, line {number}: {mark_untrusted(creator.orcid)} is no ORCID: write it like "
-                "0000-0002-1825-0097"
-            )
-        creators.append(creator)
+        try:
+            creators.append(Creator(**values))
+        except UsageError as error:
+            raise UsageError(f"{mark_path(file)}, line {number}: {error.raw_message}") from None
     return tuple(creators)
+
+
+def orcid_problem(orcid: str) -> str:
+    """Return what is wrong with an ORCID, with a remedy; empty for a right one, and for none.
+
+    The last character is the check digit of the 15 digits before it by ISO 7064, mod 11-2.
+    """
+    if not orcid:
+        return ""
+    if not _ORCID.fullmatch(orcid):
+        return "write it like 0000-0002-1825-0097"
+    total = 0
+    for digit in orcid.replace("-", "")[:-1]:
+        total = (total + int(digit)) * 2
+    remainder = (12 - total % 11) % 11
+    expected = "X" if remainder == 10 else str(remainder)
+    if orcid[-1] == expected:
+        return ""
+    return f"the check digit of its other digits is {expected}, so that one of them is mistyped: copy it again"
 
 
 def citation_of(about: About, year: int) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from lungmix._version import __version__
 from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
+from lungmix.publish.contents import contents_table
 from lungmix.publish.folder import ImageFile
 from lungmix.publish.tables import DESCRIBED
-from lungmix.tissue import SIDES, TISSUES
 from lungmix.webpage.overview import CohortOverview
 
 METHOD = (
@@ -18,23 +18,6 @@ METHOD = (
     "CT Dataset with Automatic Lung Tissue Classification for Radiomics. Bioengineering 2021, 8(2):26. "
     "https://doi.org/10.3390/bioengineering8020026"
 )
-
-_FILES = """\
-| file | contents |
-| --- | --- |
-| images/CASE/CASE_ct.nrrd | the scan: 16-bit integers in Hounsfield units (HU) |
-| images/CASE/CASE_lung.nrrd | lung mask, 1 in the lungs |
-| images/CASE/CASE_side.nrrd | regions of the mask: {sides} |
-| images/CASE/CASE_tissue.nrrd | tissue of each voxel: {tissues} |
-| images/CASE/CASE_tissue_median.nrrd | the same labels after a median filter |
-| cases.csv | a row per scan: patient, scanner, geometry, measurements, score, flags of quality control |
-| files.csv | a row per image: case, path, size, SHA-256 sum |
-| data_dictionary.csv | unit and meaning of every column of the two tables |
-| model.json | the Gaussian mixture of the labels: weights, means and variances in HU |
-| croissant.json | metadata for programs, in the format Croissant 1.0 |
-| dataset.json | what each image was made of; the next version and the check need it |
-| SHA256SUMS | sums of all files: sha256sum -c SHA256SUMS |
-"""
 
 _LOADING = """\
 ```python
@@ -70,7 +53,9 @@ not searched for text that is burned into the voxels, and faces were not removed
 identify a person. Do not try to identify anybody.
 """
 
-FIXED_TEXT = " ".join((METHOD, _FILES, _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED)))
+FIXED_TEXT = " ".join(
+    (METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED))
+)
 """Text that data sets contain whoever the patients are."""
 
 
@@ -120,14 +105,12 @@ def readme_text(
         f"| {scanner.manufacturer} | {scanner.model} | {scanner.scans} | {scanner.kvp} | {scanner.thickness} |"
         for scanner in overview.scanners
     )
-    sides = ", ".join(f"{side.label} {side.name.lower()}" for side in SIDES)
-    tissues = ", ".join(f"{tissue.label} {tissue.name.lower()}" for tissue in TISSUES)
     sections = [
         f"# {about.title}\n\nVersion {about.version}, {day}. {description_of(overview, len(rows), patients)}",
         f"## Who may use it\n\nThe licence is {license_name} ({about.license}): {about.license_url}. See "
         f"LICENSE.txt.\n\nCite it as:\n\n> {citation_of(about, int(day[:4]))}\n\nand the method:\n\n> {METHOD}",
         "## Files\n\n"
-        + _FILES.format(sides=sides, tissues=tissues)
+        + contents_table()
         + "\nAll images of a case have the same size, spacing, origin and direction. Axes of NRRD are left, posterior, "
         "superior, and gzip of level 1.",
         "## How to load it\n\n" + _LOADING.format(case=rows[0]["case"] if rows else "CASE").rstrip(),
@@ -155,12 +138,12 @@ def citation_text(about: About, day: str) -> str:
     """Return the text of ``CITATION.cff``; texts are quoted as JSON, which is valid YAML."""
     authors = []
     for creator in about.creators:
-        family, comma, given = creator.name.partition(",")
-        if comma:
-            lines = [f"  - family-names: {_quoted(family.strip())}", f"    given-names: {_quoted(given.strip())}"]
+        if creator.family:
+            lines = [f"  - family-names: {_quoted(creator.family)}"]
+            lines += [f"    given-names: {_quoted(creator.given)}"] if creator.given else []
         else:
             lines = [f"  - name: {_quoted(creator.name)}"]
-        if creator.affiliation and comma:
+        if creator.affiliation and creator.family:
             lines.append(f"    affiliation: {_quoted(creator.affiliation)}")
         if creator.orcid:
             lines.append(f"    orcid: {_quoted(f'https://orcid.org/{creator.orcid}')}")

@@ -5,7 +5,7 @@ import pytest
 
 import lungmix
 from faults.processes import Cluster, end, kill, start_run, wait_until
-from faults.test_faults import FIT, MASK, Strike, under_way
+from faults.test_faults import FIT, MASK, Strike
 from faults.test_masks_of_others import assert_clean
 from lungmix.formats import write_image
 from lungmix.pipeline import Pipeline
@@ -44,7 +44,7 @@ def undisturbed(scans, masks, client, tmp_path_factory):
     return url
 
 
-@pytest.mark.parametrize("stage", ["mask", "zone"])
+@pytest.mark.parametrize("stage", ["mask", "label"])
 def test_worker_killed_in_a_stage(stage, scans, masks, undisturbed, client, tmp_path):
     victim = next(iter(client.cluster.workers.values())).pid
     run(client, tmp_path / "s.zarr", scans, masks, Strike(stage, lambda: kill(victim)))
@@ -52,18 +52,15 @@ def test_worker_killed_in_a_stage(stage, scans, masks, undisturbed, client, tmp_
     assert_same_store(undisturbed, tmp_path / "s.zarr")
 
 
-@pytest.mark.parametrize("stage", ["lobe", "zone"])
-def test_client_killed_in_a_stage_and_run_again(stage, scans, masks, undisturbed, client, tmp_path):
+@pytest.mark.parametrize("image", ["lobe", "zone"])
+def test_client_killed_amid_an_image_and_run_again(image, scans, masks, undisturbed, client, tmp_path):
     store, log = tmp_path / "s.zarr", tmp_path / "client.log"
     with Cluster(tmp_path, workers=1) as cluster:
         words = ("--masks", str(masks), "--mask-labels", LABELS, "--zones", "volume", "--scheduler", cluster.address)
         command = start_run(store, [scans], *words, log=log)
 
-        def is_amid():
-            return any(store.glob("case-*/labels/lobe/0/c/*")) if stage == "lobe" else under_way(store, "zone")
-
         try:
-            wait_until(lambda: command.poll() is not None or is_amid())
+            wait_until(lambda: command.poll() is not None or any(store.glob(f"case-*/labels/{image}/0/c/*")))
             kill(command.pid)
             assert command.wait() < 0, log.read_text()
             assert not (store / "zones.csv").exists()
@@ -73,3 +70,15 @@ def test_client_killed_in_a_stage_and_run_again(stage, scans, masks, undisturbed
             end(command)
     assert_same_store(undisturbed, store)
     assert_clean(client, store)
+
+
+def test_worker_killed_while_zones_are_made_of_kept_labels(scans, masks, undisturbed, client, tmp_path):
+    pipeline = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"))
+    report = pipeline.run([scans], mask=MASK, fit=FIT, masks=masks, mask_labels=LABELS)
+    assert not report.failed, report.failed
+    victim = next(iter(client.cluster.workers.values())).pid
+    strike = Strike("zone", lambda: kill(victim))
+    report = Pipeline(client, lungmix.open_cohort(tmp_path / "s.zarr", "a"), strike).zones("volume")
+    assert not report.failed, report.failed
+    assert victim not in {process.pid for process in client.cluster.workers.values()}
+    assert_same_store(undisturbed, tmp_path / "s.zarr")

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lungmix.kernels.histogram import N_HU
 from lungmix.kernels.lung_zones import (
     ZonePlanes,
     code_tables,
     count_planes,
+    count_planes_of_mask,
     find_cores,
     planes_of,
     planes_of_lungs,
@@ -33,7 +35,11 @@ def zones_by_kernel(sides, spacing, by, hu=None):
     summands = (*code_tables(planes, *sides.shape[:2]), np.zeros((2, sides.shape[2]), np.uint8))
     sizes = zip(sides.shape, reduction.factors, cores.shape, strict=True)
     nearest = [nearest_rows(0, size, factor, n) for size, factor, n in sizes]
-    return zone_counts(np.zeros(sides.shape, np.int16) if hu is None else hu, sides, summands, cores, nearest)
+    hu = np.zeros(sides.shape, np.int16) if hu is None else hu
+    zones, sparse = zone_counts(hu, sides, summands, cores, nearest)
+    counts = np.zeros((len(LUNG_ZONES), N_HU), np.uint64)
+    sparse.add_to(counts.reshape(-1))
+    return zones, counts
 
 
 @st.composite
@@ -68,6 +74,21 @@ def test_zones_equal_their_definition(by, case):
     for zone in LUNG_ZONES:
         expected = np.bincount(hu[zones == zone.label].astype(int) + 32768, minlength=65536)
         assert np.array_equal(counts[zone.label - 1], expected)
+
+
+@given(case=lungs(), seed=st.integers(0, 1000))
+def test_planes_of_regions_that_are_looked_up_equal_those_of_the_regions(case, seed):
+    regions, _ = case
+    random = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in random.integers(1, 40, 3))
+    lung = (random.random(shape) < 0.4).astype(np.uint8) * 7
+    lung[:, random.random(shape[1]) < 0.3] = 0
+    nearest = [nearest_rows(0, n, 2, size) for n, size in zip(shape, regions.shape, strict=True)]
+    sides = np.where(lung > 0, regions[np.ix_(*nearest)], np.uint8(0))
+    expected = [np.stack([(sides == label).sum(axis=axes) for label in (1, 2)]) for axes in ((1, 2), (0, 2), (0, 1))]
+    for counts in (count_planes(sides), count_planes_of_mask(lung, regions, nearest)):
+        for actual, correct in zip(counts, expected, strict=True):
+            assert np.array_equal(actual, correct)
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.sampled_from(RULES))

@@ -19,6 +19,7 @@ from lungmix.phantom import Phantom
 from lungmix.pipeline.staleness import stale_stages
 from lungmix.pipeline.zones import remember_zones, zone_stages
 from lungmix.stages import label, mask, regions
+from lungmix.stages.anatomical import mask_stage
 from lungmix.stages.base import StageContext
 from lungmix.stages.fit import publish
 from lungmix.stages.lung_zones import ZoneStage, is_valid
@@ -231,17 +232,101 @@ def test_counts_are_of_harmonised_hu(tmp_path, expected):
     assert counts[:, -500 + 32768].sum() == counts.sum() == (expected[0] == 1).sum() + (expected[0] == 2).sum()
 
 
+CHEST = Phantom((60, 52, 56), (5.2, 5.6, 3.4), 3, traps={"vessels"})
+
+
+def masked_chest(folder, preset, orientation="LPS", chunk_slices=None):
+    """Return a new store with a masked chest, as which `preset` decides whether regions are written with the mask."""
+    cohort = lungmix.open_cohort(folder / "s.zarr", "a")
+    stored, geometry = reoriented(CHEST.volume(), CHEST.geometry, orientation)
+    case_of(cohort, "one", stored, geometry, chunk_slices)
+    parameters = MaskParameters(preset, **({"min_voxels": 900} if preset == "physical" else {}))
+    assert mask_stage(parameters).run(StageContext(None, cohort), "one") == "done"
+    assert regions.is_valid(cohort["one"]) is (preset == "anatomical")
+    return cohort
+
+
+def labelled_by(cohort, *stages):
+    return [stage.run(StageContext(None, cohort), "one") for stage in stages]
+
+
+@pytest.mark.parametrize("preset", ["physical", "anatomical"])
+@pytest.mark.parametrize(
+    ("orientation", "chunk_slices", "by"), [("LPS", None, "volume"), ("RAI", 8, "height"), ("PIR", 16, "volume-common")]
+)
+def test_zones_made_along_with_labels_are_those_of_the_stage(tmp_path, preset, orientation, chunk_slices, by):
+    cases = []
+    for folder, stages in (
+        ("along", [label.LabelStage(PUBLISHED, zones=by)]),
+        ("after", [label.LabelStage(PUBLISHED), ZoneStage(by)]),
+    ):
+        cohort = masked_chest(tmp_path / folder, preset, orientation, chunk_slices)
+        assert set(labelled_by(cohort, *stages)) == {"done"}
+        assert labelled_by(cohort, ZoneStage(by)) == ["kept"]
+        cases.append(cohort["one"])
+    along, after = cases
+    assert min(after.stages["zone"]["voxels"][zone] for zone in ("right_upper_dorsal_peel", "left_lower_ventral_core"))
+    # Records contain a receipt of each object.
+    for stage in ("side", "label", "zone"):
+        assert along.stages[stage] == after.stages[stage]
+    assert np.array_equal(along.zone.compute(), after.zone.compute())
+    assert np.array_equal(along.zone_counts, after.zone_counts)
+    assert listed(along) == listed(after)
+    assert not any("labels" in key or "zone" in key for key in unexpected_objects(CaseWriter(along)))
+
+
+@pytest.mark.parametrize("preset", ["physical", "anatomical"])
+def test_interrupted_labels_leave_no_zones_and_both_are_resumed(tmp_path, preset, monkeypatch):
+    from lungmix.stages import lung_zones
+
+    cohort = masked_chest(tmp_path / "interrupted", preset, chunk_slices=16)
+    stage = label.LabelStage(PUBLISHED, zones="volume")
+
+    def fail(*slab):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lung_zones, "zone_counts", fail)
+        with pytest.raises(OSError, match="disk full"):
+            labelled_by(cohort, stage)
+    interrupted = CaseWriter(lungmix.open_cohort(tmp_path / "interrupted" / "s.zarr")["one"])
+    assert {"label", "zone"}.isdisjoint(interrupted.stages)
+    assert labelled_by(cohort, stage) == ["done"]
+    undisturbed = masked_chest(tmp_path / "undisturbed", preset, chunk_slices=16)
+    labelled_by(undisturbed, stage)
+    assert cohort["one"].stages["zone"] == undisturbed["one"].stages["zone"]
+    assert not any("labels" in key or "zone" in key for key in unexpected_objects(CaseWriter(cohort["one"])))
+
+
+def test_labels_make_zones_only_where_the_store_lacks_them(tmp_path, monkeypatch):
+    from lungmix.stages import lung_zones
+
+    cohort = masked_chest(tmp_path, "physical")
+    assert labelled_by(cohort, label.LabelStage(PUBLISHED)) == ["done"]
+    # Labels that are kept are not read again for the zones.
+    assert labelled_by(cohort, label.LabelStage(PUBLISHED, zones="volume")) == ["kept"]
+    assert "zone" not in cohort["one"].stages
+    assert labelled_by(cohort, ZoneStage("volume")) == ["done"]
+    record = cohort["one"].stages["zone"]
+    other = replace(PUBLISHED, means=tuple(mean + 1 for mean in PUBLISHED.means))
+    with monkeypatch.context() as patch:
+        patch.setattr(lung_zones, "divide", None)
+        assert labelled_by(cohort, label.LabelStage(other, zones="volume")) == ["done"]
+    assert cohort["one"].stages["zone"] == record
+    assert labelled_by(cohort, label.LabelStage(PUBLISHED, zones="height")) == ["done"]
+    assert cohort["one"].stages["zone"]["by"] == "height"
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """Folder of a labelled store with lung zones."""
     from _pytest.monkeypatch import MonkeyPatch
 
     folder = tmp_path_factory.mktemp("labelled")
-    phantom = Phantom((60, 52, 56), (5.2, 5.6, 3.4), 3, traps={"vessels"})
     with MonkeyPatch.context() as patch:
         here(patch)
         cohort = lungmix.open_cohort(folder / "s.zarr", "a")
-        case_of(cohort, "one", phantom.volume(), phantom.geometry)
+        case_of(cohort, "one", CHEST.volume(), CHEST.geometry)
         context = StageContext(None, cohort)
         mask.MaskStage(MaskParameters("physical", min_voxels=900)).run(context, "one")
         publish(cohort, PUBLISHED, {"given": True})

@@ -19,7 +19,7 @@ from lungmix.kernels.downsampling import mean_of_blocks
 from lungmix.kernels.geodesic import chamfer_distance, flood, geodesic_assign, wave_numbers
 from lungmix.kernels.histogram import count_hu
 from lungmix.kernels.labels import count_labels, look_up
-from lungmix.kernels.lung_zones import count_planes, zone_counts
+from lungmix.kernels.lung_zones import count_planes, count_planes_of_mask, zone_counts
 from lungmix.kernels.median import median_labels
 from lungmix.kernels.morphology import closing, opening
 from lungmix.kernels.packed_masks import pack
@@ -63,6 +63,7 @@ def compile_kernels() -> None:
     nearest = [nearest_rows(0, n, 1, n) for n in hu.shape]
     region_counts(hu, mask, labels, nearest)
     count_planes(mask)
+    count_planes_of_mask(mask, labels, nearest)
     zone_counts(hu, mask, [np.zeros((2, n), np.uint8) + np.uint8(n == 3) for n in hu.shape], labels, nearest)
     nearest_squares(points_of(mask > 0), (1.0, 1.0, 1.0), [(0, len(mask))], lambda start, stop: mask[start:stop] > 0)
 

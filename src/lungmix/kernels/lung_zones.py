@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from lungmix.kernels.histogram import N_HU
+from lungmix.kernels.histogram import FIRST_HU, N_HU, SparseHistogram
 from lungmix.kernels.jit import kernel
 from lungmix.parameters import ZONES_BY_COMMON_VOLUME, ZONES_BY_HEIGHT, ZONES_BY_VOLUME
 from lungmix.tissue import LUNG_ZONES, LUNGS, ZONE_DEPTHS, ZONE_HALVES, ZONE_THIRDS
@@ -65,6 +65,30 @@ def count_planes(labels: Labels) -> tuple[Counts, Counts, Counts]:
     """
     z, y, x = (np.zeros((len(LUNGS), n), np.int64) for n in labels.shape)
     _count_planes(np.ascontiguousarray(labels), z, y, x)
+    return z, y, x
+
+
+def count_planes_of_mask(
+    lung: Labels, regions: Labels, nearest: Sequence[npt.NDArray[np.int64]]
+) -> tuple[Counts, Counts, Counts]:
+    """Return the number of voxels of each lung in each plane of a slab whose regions are looked up in a reduced copy.
+
+    Parameters
+    ----------
+    lung : ndarray of uint8, shape (z, y, x)
+        Mask, in any order of axes.
+    regions : ndarray of uint8
+        Labels of `lungmix.tissue.SIDES` at reduced voxels, with axes in the order of those of `lung`.
+    nearest : sequence of 3 ndarray of int64
+        For each of the axes z, y, x, the index in `regions` of each index of `lung`.
+
+    Returns
+    -------
+    tuple of 3 ndarray of int64, shape (2, n)
+        See `count_planes`.
+    """
+    z, y, x = (np.zeros((len(LUNGS), n), np.int64) for n in lung.shape)
+    _count_planes_of_mask(np.ascontiguousarray(lung), regions, *nearest, z, y, x)
     return z, y, x
 
 
@@ -183,13 +207,15 @@ def zone_counts(
     summands: Sequence[Labels],
     cores: Labels,
     nearest: Sequence[npt.NDArray[np.int64]],
-) -> tuple[Labels, npt.NDArray[np.uint64]]:
+    shape: tuple[int, int] | None = None,
+    first: tuple[int, int] = (0, 0),
+) -> tuple[Labels, SparseHistogram]:
     """Return the zones of a slab and a histogram per zone.
 
     Parameters
     ----------
-    hu : ndarray of int16, shape (z, y, x)
-        HU.
+    hu : ndarray of int16, shape (z, rows, columns)
+        HU of a box that contains all lung voxels of the slab.
     sides : ndarray of uint8, same shape
         Labels of `lungmix.tissue.SIDES`.
     summands : sequence of 3 ndarray of uint8, shape (2, n)
@@ -198,18 +224,25 @@ def zone_counts(
         Result of `find_cores`, with axes in the order of those of `hu`.
     nearest : sequence of 3 ndarray of int64
         For each of the axes z, y, x, the index in `cores` of each index of `hu`.
+    shape : tuple of 2 int, optional
+        Rows and columns of the slab; by default those of the box.
+    first : tuple of 2 int
+        Row and column of the slab at which the box begins.
 
     Returns
     -------
     zones : ndarray of uint8, shape (z, y, x)
-        Labels of `lungmix.tissue.LUNG_ZONES`; 0 outside the lungs.
-    counts : ndarray of uint64, shape (24, 65536)
-        Histogram of each zone, from -32768 HU on.
+        Labels of `lungmix.tissue.LUNG_ZONES` of the slab; 0 outside the lungs.
+    counts : SparseHistogram
+        Non-zero bins of the flattened histograms of all zones, shape (24, 65536), each from -32768 HU on.
     """
-    zones = np.zeros(hu.shape, np.uint8)
-    counts = np.zeros((len(LUNG_ZONES), N_HU), np.uint64)
-    _look_up(hu, sides, *summands, cores, *nearest, zones, counts)
-    return zones, counts
+    zones = np.zeros((len(hu), *(shape or hu.shape[1:])), np.uint8)
+    # Only these HU are counted, so that the bins fit into the cache of a processor.
+    lowest, highest = (int(hu.min()), int(hu.max())) if hu.size else (0, 0)
+    counts = np.zeros((len(LUNG_ZONES), highest - lowest + 1), np.uint64)
+    _look_up(hu, sides, *summands, cores, *nearest, lowest, zones, *first, counts)
+    zone, column = np.nonzero(counts)
+    return zones, SparseHistogram(zone * N_HU + column + (lowest - FIRST_HU), counts[zone, column])
 
 
 def _extent(counts: Counts) -> Counts:
@@ -231,25 +264,63 @@ def _first_indices(shares: Counts, parts: int) -> list[int]:
 
 @kernel()
 def _count_planes(labels, z_counts, y_counts, x_counts):  # type: ignore[no-untyped-def]
+    columns = np.zeros((2, labels.shape[2]), np.int32)
     for z in range(labels.shape[0]):
+        columns[:] = 0
         for y in range(labels.shape[1]):
-            right, left = 0, 0
-            for x in range(labels.shape[2]):
-                side = labels[z, y, x]
-                if side == 1:
-                    right += 1
-                    x_counts[0, x] += 1
-                elif side == 2:
-                    left += 1
-                    x_counts[1, x] += 1
-            z_counts[0, z] += right
-            z_counts[1, z] += left
-            y_counts[0, y] += right
-            y_counts[1, y] += left
+            if _has_voxels(labels[z, y]):
+                _count_row(labels[z, y], z, y, z_counts, y_counts, columns)
+        x_counts += columns
 
 
 @kernel()
-def _look_up(hu, sides, z_codes, y_codes, x_codes, cores, rows_z, rows_y, rows_x, zones, counts):  # type: ignore[no-untyped-def]
+def _count_planes_of_mask(lung, regions, rows_z, rows_y, rows_x, z_counts, y_counts, x_counts):  # type: ignore[no-untyped-def]
+    nx = lung.shape[2]
+    columns = np.zeros((2, nx), np.int32)
+    nearest, labels = np.zeros(nx, np.uint8), np.zeros(nx, np.uint8)
+    for z in range(lung.shape[0]):
+        columns[:] = 0
+        looked_up = -1
+        for y in range(lung.shape[1]):
+            row = lung[z, y]
+            if _has_voxels(row):
+                # Several rows have the same nearest row of reduced voxels.
+                if rows_y[y] != looked_up:
+                    looked_up = rows_y[y]
+                    for x in range(nx):
+                        nearest[x] = regions[rows_z[z], looked_up, rows_x[x]]
+                for x in range(nx):
+                    labels[x] = nearest[x] if row[x] else 0
+                _count_row(labels, z, y, z_counts, y_counts, columns)
+        x_counts += columns
+
+
+@kernel()
+def _has_voxels(row):  # type: ignore[no-untyped-def]
+    # Without a branch, the compiler uses wide registers for this loop and for that of `_count_row`.
+    any_set = np.uint8(0)
+    for x in range(len(row)):
+        any_set |= row[x]
+    return any_set != 0
+
+
+@kernel()
+def _count_row(row, z, y, z_counts, y_counts, columns):  # type: ignore[no-untyped-def]
+    right, left = np.int32(0), np.int32(0)
+    for x in range(len(row)):
+        is_right, is_left = np.int32(row[x] == 1), np.int32(row[x] == 2)
+        right += is_right
+        left += is_left
+        columns[0, x] += is_right
+        columns[1, x] += is_left
+    z_counts[0, z] += right
+    z_counts[1, z] += left
+    y_counts[0, y] += right
+    y_counts[1, y] += left
+
+
+@kernel()
+def _look_up(hu, sides, z_codes, y_codes, x_codes, cores, rows_z, rows_y, rows_x, lowest, zones, top, left, counts):  # type: ignore[no-untyped-def]
     for z in range(hu.shape[0]):
         for y in range(hu.shape[1]):
             core_row = cores[rows_z[z], rows_y[y]]
@@ -260,5 +331,5 @@ def _look_up(hu, sides, z_codes, y_codes, x_codes, cores, rows_z, rows_y, rows_x
                     code = np.int64(z_codes[lung, z]) + np.int64(y_codes[lung, y]) + np.int64(x_codes[lung, x])
                     if core_row[rows_x[x]] != side:
                         code += 1
-                    zones[z, y, x] = code
-                    counts[code - 1, np.int64(hu[z, y, x]) + 32768] += np.uint64(1)
+                    zones[z, top + y, left + x] = code
+                    counts[code - 1, np.int64(hu[z, y, x]) - lowest] += np.uint64(1)

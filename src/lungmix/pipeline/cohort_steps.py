@@ -33,7 +33,7 @@ from lungmix.stages.plausibility import not_pooled
 from lungmix.stages.pool import without_lungs
 from lungmix.stages.sides import SideStage
 from lungmix.store import QUALITY_FILE, RADIOMICS_FILE, ZONES_FILE, Cohort
-from lungmix.store.choices import last_harmonisation, last_quality, last_smoothing
+from lungmix.store.choices import last_harmonisation, last_quality, last_smoothing, last_zones
 from lungmix.store.models import model_use, stored_id
 from lungmix.store.schema import ZONE
 from lungmix.tissue import Tissue
@@ -44,12 +44,18 @@ _SHOWN = 5
 
 
 def label_stage_of(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> LabelStage:
-    """Return the stage that labels with a model of the store, and under a Potts prior if the store remembers one."""
-    return LabelStage(model, stored_id(cohort, model).name, before, last_smoothing(cohort))
+    """Return the stage that labels with a model of the store.
+
+    It labels under a Potts prior, and makes lung zones along with labels, if the store remembers them.
+    """
+    return LabelStage(model, stored_id(cohort, model).name, before, last_smoothing(cohort), last_zones(cohort))
 
 
 def label_stages(cohort: Cohort, model: TissueModel, before: Sequence[Stage] = ()) -> list[Stage]:
-    """Return the stages that label with a model of the store, and make lung zones if the store remembers them."""
+    """Return the stages that label with a model of the store, and make lung zones if the store remembers them.
+
+    The last stage makes zones of cases whose labels are kept.
+    """
     return [label_stage_of(cohort, model, before), *zone_stages(cohort)]
 
 

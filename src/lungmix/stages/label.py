@@ -1,6 +1,7 @@
 """Label: reads image, mask and model, writes label maps and the regions; depends on the mask and the model.
 
-One pass over the HU writes labels and regions. If the store has valid regions of the mask, only labels are written.
+One pass over the HU writes labels, regions, and lung zones if there are to be any. What the store has of regions and
+zones of the mask is kept. The planes between zones depend on all regions, so these are counted in a pass before.
 Labels under a Potts prior need a second pass, after the beta was estimated from the labels of the first.
 """
 
@@ -24,7 +25,7 @@ from lungmix.kernels.median import median_labels, window_of
 from lungmix.kernels.packed_masks import span_of
 from lungmix.mixture.diagnosis import doubts_of
 from lungmix.parameters import FITS, PottsParameters
-from lungmix.stages import convert, mask, potts, quality, regions
+from lungmix.stages import convert, lung_zones, mask, potts, quality, regions
 from lungmix.stages.base import Stage, StageContext, Status
 from lungmix.store import Case, CaseRef, CaseWriter, Cohort
 from lungmix.store.digests import cache_key
@@ -72,12 +73,16 @@ class LabelStage:
     smooth : PottsParameters, optional
         Parameters of a third label map, of labels under a Potts prior; by default there is none. The cache key does not
         depend on them, because measurements do not.
+    zones : {"volume", "height", "volume-common"}, optional
+        Rule of lung zones to make along with labels; by default none are made. If labels are kept, zones are not made:
+        `lungmix.stages.lung_zones.ZoneStage` makes them.
     """
 
     model: TissueModel
     model_name: str = "given"
     before: Sequence[Stage] = ()
     smooth: PottsParameters | None = None
+    zones: str | None = None
     name: str = STAGE
 
     def cache_key(self, case: Case) -> str | None:
@@ -112,19 +117,23 @@ class LabelStage:
             return "kept"
         convert.check_image(case)
         context.memory.check(case_name, case.geometry, case.layout.slab)
-        case_ref = CaseRef.of(
-            context.cohort, case_name, case.start_stage(STAGE, key, () if has_regions else (regions.STAGE,))
-        )
-        coarse = None
+        makes_zones = self.zones is not None and not lung_zones.is_valid(case, self.zones)
+        also = [*([] if has_regions else [regions.STAGE]), *([lung_zones.STAGE] if makes_zones else [])]
+        case_ref = CaseRef.of(context.cohort, case_name, case.start_stage(STAGE, key, also))
+        coarse, division = None, None
         if not has_regions:
             region_files = case.create_image("side")
             # The small result of this task goes through the client: were it kept on a worker, all later tasks would
             # depend on this worker.
             (coarse,) = compute_in_order(client, [dask.delayed(regions.compute_coarse_regions)(case_ref)])
+        if self.zones is not None and makes_zones:
+            division = lung_zones.divide(client, case, case_ref, self.zones, coarse)
+            zone_files = case.create_image(lung_zones.IMAGE)
         files = case.create_image("tissue") | case.create_image("tissue_median")
         needs_neighbours = self.smooth is not None and self.smooth.beta is None
         limit = min_worker_memory(client)
-        tasks = _label_tasks(case, case_ref, model.lookup_table(), coarse, limit, needs_neighbours=needs_neighbours)
+        lookup = _Lookup(model.lookup_table(), coarse, division)
+        tasks = _label_tasks(case, case_ref, lookup, limit, needs_neighbours=needs_neighbours)
         slabs = compute_in_order(client, tasks, context.progress(case_name, STAGE))
         potts_record: dict[str, Any] = {}
         if self.smooth is not None:
@@ -137,6 +146,8 @@ class LabelStage:
                 case, [region_counts for slab in slabs for region_counts in slab.regions], region_files, coarse.rejected
             )
             quality.record(case, coarse.quality)
+        if division is not None:
+            lung_zones.publish(case, division, [zones for slab in slabs for zones in slab.zones], zone_files)
         for slab in slabs:
             files |= slab.files
         totals = np.sum([slab.counts for slab in slabs], axis=0)
@@ -157,11 +168,31 @@ def without_sides(cohort: Cohort) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
+class _Lookup:
+    """Tables and reduced copies in which the label, the region and the zone of a voxel are looked up.
+
+    Attributes
+    ----------
+    table : ndarray of uint8, shape (65536,)
+        Label by HU, from -32768 HU on.
+    coarse : CompressedLabels or None
+        Regions of the reduced copy; None if the store has those of the mask.
+    division : Division or None
+        How the lungs are divided; None if there are to be no zones, or if the store has them.
+    """
+
+    table: Labels
+    coarse: regions.CompressedLabels | None
+    division: lung_zones.Division | None
+
+
+@dataclass(frozen=True, eq=False)
 class _LabelledSlab:
-    """Labels of a run of slices, uint8 ``[z, y, x]``, and the counts of each region in each slab of this run."""
+    """Labels of a run of slices, uint8 ``[z, y, x]``, and the counts of regions and zones in each slab of this run."""
 
     tissue: Labels
     regions: tuple[regions.SlabRegionCounts, ...]
+    zones: tuple[lung_zones.SlabZones, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +205,8 @@ class _WrittenSlab:
         Voxels by label after the median.
     regions : tuple of SlabRegionCounts
         Counts of regions.
+    zones : tuple of SlabZones
+        Counts of zones.
     files : dict of str to list
         Receipts.
     neighbours : NeighbourCounts
@@ -182,6 +215,7 @@ class _WrittenSlab:
 
     counts: npt.NDArray[np.int64]
     regions: tuple[regions.SlabRegionCounts, ...]
+    zones: tuple[lung_zones.SlabZones, ...]
     files: Receipts
     neighbours: potts.NeighbourCounts
 
@@ -189,8 +223,7 @@ class _WrittenSlab:
 def _label_tasks(
     case: Case,
     case_ref: CaseRef,
-    table: Labels,
-    coarse: regions.CompressedLabels | None,
+    lookup: _Lookup,
     memory_limit: int | None,
     *,
     needs_neighbours: bool,
@@ -201,7 +234,7 @@ def _label_tasks(
     """
     shape = case.geometry.shape
     edges = np.cumsum([0, *label_chunks(case.layout.stored, *shape[1:], _HALO, memory_limit)]).tolist()
-    labelled = [dask.delayed(_look_up_slab)(table, case_ref, *span, coarse) for span in pairwise(edges)]
+    labelled = [dask.delayed(_look_up_slab)(lookup, case_ref, *span) for span in pairwise(edges)]
     before, after = window_of(MEDIAN_SIZE, case.geometry.axis_order.flipped)[0]
     ends = [dask.delayed(_outer_slices)(slab, after, before) for slab in labelled] if len(labelled) > 1 else []
     finish = dask.delayed(_finish_slab)
@@ -218,22 +251,28 @@ def _label_tasks(
     ]
 
 
-def _look_up_slab(
-    table: Labels, case_ref: CaseRef, start: int, stop: int, coarse: regions.CompressedLabels | None
-) -> _LabelledSlab:
+def _look_up_slab(lookup: _Lookup, case_ref: CaseRef, start: int, stop: int) -> _LabelledSlab:
     case = case_ref.open("r+")
     out = np.zeros((stop - start, *case.geometry.shape[1:]), np.uint8)
-    region_lookup = None if coarse is None else regions.RegionLookup(case, coarse)
-    region_counts = []
+    region_lookup = None if lookup.coarse is None else regions.RegionLookup(case, lookup.coarse)
+    zone_lookup = None if lookup.division is None else lung_zones.ZoneLookup(case, lookup.division)
+    region_counts, zones = [], []
     for begin, end in case.layout.within(start, stop):
         lung = case.read("lung", begin, end)
         rows = span_of(lung.any(axis=(0, 2)))
-        if rows is not None:
-            hu = case.read(case.measured_image, begin, end, rows)
-            out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], table)
-            if region_lookup is not None:
-                region_counts.append(region_lookup.write(begin, rows, hu, lung))
-    return _LabelledSlab(out, tuple(region_counts))
+        if rows is None:
+            continue
+        hu = case.read(case.measured_image, begin, end, rows)
+        out[begin - start : end - start, rows] = look_up(hu, lung[:, rows], lookup.table)
+        sides = None
+        if region_lookup is not None:
+            sides, counts = region_lookup.write(begin, rows, hu, lung)
+            region_counts.append(counts)
+        if zone_lookup is not None:
+            sides = case.read("side", begin, end, rows) if sides is None else sides
+            slab_zones = zone_lookup.write(begin, rows, slice(0, lung.shape[2]), hu, sides)
+            zones.extend([] if slab_zones is None else [slab_zones])
+    return _LabelledSlab(out, tuple(region_counts), tuple(zones))
 
 
 def _outer_slices(labelled: _LabelledSlab, first: int, last: int) -> tuple[Labels, Labels]:
@@ -268,4 +307,4 @@ def _finish_slab(
             if slab.any():
                 files |= case.write(image, begin, slab)
         counts += count_labels(slab)
-    return _WrittenSlab(counts, labelled.regions, files, neighbours)
+    return _WrittenSlab(counts, labelled.regions, labelled.zones, files, neighbours)

@@ -276,7 +276,9 @@ class RegionLookup:
     def __init__(self, case: CaseWriter, coarse: CompressedLabels):
         self._case, self._lookup = case, ReducedLookup(case.geometry, coarse)
 
-    def write(self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels) -> SlabRegionCounts:
+    def write(
+        self, start: int, rows: slice, hu: npt.NDArray[np.int16], lung: Labels
+    ) -> tuple[Labels, SlabRegionCounts]:
         """Write the regions of the slab that begins at slice `start`.
 
         Parameters
@@ -292,16 +294,20 @@ class RegionLookup:
 
         Returns
         -------
-        SlabRegionCounts
+        regions : ndarray of uint8, shape (slices, rows, x)
+            Regions of `rows`.
+        counts : SlabRegionCounts
             Histograms of the regions, the faces of the volume that they touch, and receipts of the shards.
         """
         shape = self._case.geometry.shape
         stop = start + len(lung)
         spans = ((start, stop), (rows.start, rows.stop), (0, shape[2]))
+        regions, counts = region_counts(hu, lung, self._lookup.labels, self._lookup.nearest(spans), rows.start)
         labels = np.zeros(lung.shape, np.uint8)
-        labels[:, rows], counts = region_counts(hu, lung, self._lookup.labels, self._lookup.nearest(spans), rows.start)
+        labels[:, rows] = regions
         files = self._case.write("side", start, labels)
-        return SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), faces_touched(labels, start, shape[0]), files)
+        touches = faces_touched(labels, start, shape[0])
+        return regions, SlabRegionCounts(SparseHistogram.of(counts.reshape(-1)), touches, files)
 
 
 def faces_touched(labels: Labels, start: int, depth: int) -> npt.NDArray[np.bool_]:

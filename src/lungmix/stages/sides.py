@@ -64,6 +64,6 @@ def _write_slab(
     rows = span_of(lung.any(axis=(0, 2)))
     if rows is None:
         return []
-    return [
-        regions.RegionLookup(case, coarse).write(start, rows, case.read(case.measured_image, start, stop, rows), lung)
-    ]
+    hu = case.read(case.measured_image, start, stop, rows)
+    _, counts = regions.RegionLookup(case, coarse).write(start, rows, hu, lung)
+    return [counts]

@@ -20,11 +20,13 @@ from lungmix.publish.folder import (
     DICTIONARY_FILE,
     FILES_FILE,
     JOURNAL_FILE,
+    LABELS_FILE,
     LICENSE_FILE,
     MODEL_FILE,
     README_FILE,
     RECORD_FILE,
     SUMS_FILE,
+    TABLE_1_TEXT,
     ImageFile,
     path_of,
     read_record,
@@ -32,14 +34,15 @@ from lungmix.publish.folder import (
     sum_of,
 )
 from lungmix.publish.identifiers import IdentifierSearch, bytes_of, decompressed
+from lungmix.store.schema import HARMONISED
 
 REQUIRED = (
-    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DICTIONARY_FILE, FILES_FILE, LICENSE_FILE, MODEL_FILE,
-    README_FILE, RECORD_FILE,
+    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DICTIONARY_FILE, FILES_FILE, LABELS_FILE, LICENSE_FILE,
+    MODEL_FILE, README_FILE, RECORD_FILE, TABLE_1_TEXT,
 )  # fmt: skip
 """Files that each data set has besides its images and sums."""
 
-_BYTES = {"ct": 2}
+_BYTES = {"ct": 2, HARMONISED: 2}
 """Bytes of a voxel by image; all other images have one."""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lungmix.publish import folder as files
-from lungmix.tissue import SIDES, TISSUES, Tissue
+from lungmix.store.schema import HARMONISED
+from lungmix.tissue import DENSE, LOBES, SIDES, TISSUES, Tissue
 
 
-def _labels(tissues: tuple[Tissue, ...]) -> str:
+def _labels(tissues: Sequence[Tissue]) -> str:
     return ", ".join(f"{tissue.label} {tissue.name.lower()}" for tissue in tissues)
 
 
@@ -16,9 +19,18 @@ CONTENTS: dict[str, str] = {
     files.path_of("CASE", "side"): f"regions of the mask: {_labels(SIDES)}",
     files.path_of("CASE", "tissue"): f"tissue of each voxel: {_labels(TISSUES)}",
     files.path_of("CASE", "tissue_median"): "the same labels after a median filter",
+    files.path_of("CASE", "tissue_potts"): "labels under a Potts prior, where the store has them",
+    files.path_of("CASE", "region"): f"parts of the mask, where the store has them: {_labels(DENSE)}",
+    files.path_of("CASE", "lobe"): f"lobes, where the store has them: {_labels(LOBES)}",
+    files.path_of("CASE", "zone"): f"lung zones, where the store has them; {files.LABELS_FILE} names their labels",
+    files.path_of("CASE", HARMONISED): "HU after harmonisation, where the store has them; labels are of these HU",
     files.CASES_FILE: "a row per scan: patient, scanner, geometry, measurements, score, flags of quality control",
     files.FILES_FILE: "a row per image: case, path, size, SHA-256 sum",
-    files.DICTIONARY_FILE: "unit and meaning of every column of the two tables",
+    files.ZONES_FILE: "a row per lung zone, sum of zones and lobe of each scan, where the store has them",
+    files.LABELS_FILE: "name and colour of each label of each image",
+    files.TABLE_1_FILE: "characteristics of the cohort: numbers of patients and scans, means or quartiles",
+    files.TABLE_1_TEXT: "the same table as Markdown",
+    files.DICTIONARY_FILE: "unit and meaning of every column of the tables",
     files.MODEL_FILE: "the Gaussian mixture of the labels: weights, means and variances in HU",
     files.README_FILE: "this data card",
     files.LICENSE_FILE: "the licence",

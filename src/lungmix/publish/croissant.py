@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lungmix.publish.about import LICENSES, About, citation_of, json_creators
-from lungmix.publish.folder import CASES_FILE, FILES_FILE
+from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, ZONES_FILE
+
+RECORD_SETS = {CASES_FILE: "cases", FILES_FILE: "images", ZONES_FILE: "zones", LABELS_FILE: "labels"}
+"""Name of the record set of each table."""
+
+_KEYS = {"cases": ["case"], "images": ["path"], "zones": ["case", "zone"], "labels": ["image", "label"]}
+"""Columns by which the records of a set are told apart."""
 
 CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -68,14 +74,14 @@ def croissant_text(
     sums : mapping of str to str
         SHA-256 sums of the tables by file.
     rows : mapping of str to sequence of mapping
-        Rows of each table by file: those of the record sets ``cases`` and ``images``.
+        Rows of each table by file: those of the record sets `RECORD_SETS`.
     meanings : mapping
         Description of each column by file and column.
     """
     version = (
         about.version if about.version.count(".") == 2 else f"{about.version}{'.0' * (2 - about.version.count('.'))}"
     )
-    record_sets = {CASES_FILE: "cases", FILES_FILE: "images"}
+    record_sets = {file: name for file, name in RECORD_SETS.items() if rows.get(file)}
     document = {
         "@context": CONTEXT,
         "@type": "Dataset",
@@ -104,7 +110,7 @@ def croissant_text(
                 "@type": "cr:RecordSet",
                 "@id": record_set,
                 "name": record_set,
-                "key": {"@id": f"{record_set}/{'case' if record_set == 'cases' else 'path'}"},
+                "key": _key_of(record_set),
                 "field": [
                     {
                         "@type": "cr:Field",
@@ -115,7 +121,7 @@ def croissant_text(
                         "source": {"fileObject": {"@id": file}, "extract": {"column": column}},
                         **(
                             {"references": {"field": {"@id": "cases/case"}}}
-                            if (record_set, column) == ("images", "case")
+                            if column == "case" and record_set != "cases"
                             else {}
                         ),
                     }
@@ -126,6 +132,11 @@ def croissant_text(
         ],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _key_of(record_set: str) -> Any:
+    columns = [{"@id": f"{record_set}/{column}"} for column in _KEYS[record_set]]
+    return columns if len(columns) > 1 else columns[0]
 
 
 def _type_of(values: Sequence[Any]) -> str:

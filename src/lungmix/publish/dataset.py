@@ -19,6 +19,7 @@ from lungmix.export.images import export_image, made_with
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
 from lungmix.publish.check import check_dataset
+from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.identifiers import identifiers_of
@@ -197,7 +198,7 @@ def _planned(case: Case) -> list[ImageFile]:
     for image in files.IMAGES:
         stage = str(ARRAYS[image].stage)
         record = record_of(case, stage)
-        if image == "side" and (stage not in case.stages or not case.is_started(image)):
+        if image not in files.ALWAYS and (stage not in case.stages or not case.is_started(image)):
             continue
         path = ARRAYS[image].level(0)
         objects = {name: value for name, value in record.get("files", {}).items() if name.startswith(f"{path}/")}
@@ -310,10 +311,14 @@ def _write_texts(
     """Write tables, texts and metadata, and return their sums by file."""
     day, overview = date.today().isoformat(), overview_of(cohort)
     rows = {files.CASES_FILE: case_rows(cohort, result.done, scores), files.FILES_FILE: file_rows(images)}
-    dictionary = dictionary_rows({file: list(table[0]) for file, table in rows.items()})
+    rows |= cohort_tables(cohort, result.done, images)
+    table_1 = table_1_texts(cohort, result.done, scores)
+    columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
+    dictionary = dictionary_rows(columns)
     earlier = "" if previous is None else (Path(previous) / files.CHANGES_FILE).read_text(encoding="utf-8")
     texts = {
         **{file: csv_text(table) for file, table in rows.items()},
+        **table_1,
         files.DICTIONARY_FILE: csv_text(dictionary),
         files.MODEL_FILE: model,
         files.README_FILE: readme_text(about, overview, rows[files.CASES_FILE], day, result.absent, result.search),

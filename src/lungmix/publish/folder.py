@@ -11,9 +11,12 @@ from typing import Any
 
 from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError, mark_path
+from lungmix.store.schema import HARMONISED, LABEL_MAPS
 
-IMAGES = ("ct", "lung", "side", "tissue", "tissue_median")
-"""Images of a case; ``side`` is left out where the store lacks it."""
+IMAGES = ("ct", HARMONISED, *LABEL_MAPS)
+"""Images of a case, all on the grid of its scan; those that the store lacks are left out, except `ALWAYS`."""
+ALWAYS = ("ct", "lung", "tissue", "tissue_median")
+"""Images without which a case cannot be published."""
 
 SUMS_FILE = "SHA256SUMS"
 """File of the sums. It is written last, so that a folder without it is not complete."""
@@ -21,6 +24,10 @@ RECORD_FILE = "dataset.json"
 JOURNAL_FILE = "publishing.jsonl"
 FILES_FILE = "files.csv"
 CASES_FILE = "cases.csv"
+ZONES_FILE = "zones.csv"
+LABELS_FILE = "labels.csv"
+TABLE_1_FILE = "table1.csv"
+TABLE_1_TEXT = "table1.md"
 DICTIONARY_FILE = "data_dictionary.csv"
 MODEL_FILE = "model.json"
 CROISSANT_FILE = "croissant.json"

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lungmix.kernels.data_dictionary import DENSE_COLUMNS, HARMONISED_COLUMNS, MEASUREMENTS, Column
-from lungmix.publish.folder import CASES_FILE, FILES_FILE, ImageFile
+from lungmix.kernels.data_dictionary import DENSE_COLUMNS, HARMONISED_COLUMNS, MEASUREMENTS, ZONES, Column
+from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, TABLE_1_FILE, ZONES_FILE, ImageFile
 from lungmix.stages.flags import doubts_of
 from lungmix.stages.measure import stored_rows
 from lungmix.store import Cohort
@@ -44,14 +44,28 @@ _LAST = (
 )
 FILES_COLUMNS = (
     Column("case", "", "name of the case"),
-    Column("image", "", "ct, lung, side, tissue or tissue_median"),
+    Column("image", "", "name of the image, such as ct, lung or tissue"),
     Column("path", "", "file in the folder"),
     Column("bytes", "B", "size of the file"),
     Column("sha256", "", "SHA-256 sum of the file"),
 )
 _OF_CASES = (*_FIRST, *_ATTRIBUTES, *_GEOMETRY, *MEASUREMENTS, *DENSE_COLUMNS, *HARMONISED_COLUMNS, *_LAST)
-DESCRIBED = (*_OF_CASES, *FILES_COLUMNS)
-"""Columns of both tables."""
+_OF_LABELS = (
+    Column("image", "", "name of the image"),
+    Column("label", "", "value of a voxel; 0 is background"),
+    Column("key", "", "name in columns of tables"),
+    Column("name", "", "name for people"),
+    Column("color", "", "colour of the label, as #rrggbb"),
+)
+_OF_TABLE_1 = (
+    Column("characteristic", "", "characteristic of patients or scans"),
+    Column("level", "", "text that is counted; missing counts those without a value"),
+    Column("of", "", "what is counted or summarised: patients or scans"),
+    Column("summary", "", "kind of the numbers"),
+    Column("all", "", "numbers of all scans of the data set"),
+)
+DESCRIBED = (*_OF_CASES, *FILES_COLUMNS, *ZONES, *_OF_LABELS, *_OF_TABLE_1)
+"""Columns of all tables."""
 
 Row = dict[str, Any]
 
@@ -106,7 +120,10 @@ def dictionary_rows(tables: Mapping[str, Sequence[str]]) -> list[Row]:
     tables : mapping of str to sequence of str
         Columns of each table by its file.
     """
-    described = {CASES_FILE: _OF_CASES, FILES_FILE: FILES_COLUMNS}
+    described = {
+        CASES_FILE: _OF_CASES, FILES_FILE: FILES_COLUMNS, ZONES_FILE: ZONES, LABELS_FILE: _OF_LABELS,
+        TABLE_1_FILE: _OF_TABLE_1,
+    }  # fmt: skip
     rows = []
     for file, columns in tables.items():
         column_of = {column.key: column for column in described[file]}

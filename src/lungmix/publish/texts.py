@@ -11,6 +11,8 @@ from lungmix.publish.about import LICENSES, About, citation_of
 from lungmix.publish.contents import contents_table
 from lungmix.publish.folder import ImageFile
 from lungmix.publish.tables import DESCRIBED
+from lungmix.store.schema import LABEL_MAPS
+from lungmix.tissue import segments_of
 from lungmix.webpage.overview import CohortOverview
 
 METHOD = (
@@ -53,9 +55,10 @@ not searched for text that is burned into the voxels, and faces were not removed
 identify a person. Do not try to identify anybody.
 """
 
-FIXED_TEXT = " ".join(
-    (METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED))
-)
+FIXED_TEXT = " ".join((
+    METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED),
+    *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
+))  # fmt: skip
 """Text that data sets contain whoever the patients are."""
 
 

@@ -50,6 +50,7 @@ CALLABLES = [
     group_comparison.compare_groups,
     publish.publish,
     publish.About,
+    publish.SplitRule,
 ]
 PARAMETERS = {name for function in CALLABLES for name in inspect.signature(function).parameters}
 OTHER_CODE = {"dcmdjpeg", "gdcmconv --raw", "failed", "to_json", "X"}

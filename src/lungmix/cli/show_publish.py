@@ -11,9 +11,10 @@ from rich.console import Console
 from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError, count_of, mark_path
-from lungmix.publish import About, Published, check_dataset, identifiers_of, publish, read_creators
+from lungmix.publish import About, Published, SplitRule, check_dataset, identifiers_of, publish, read_creators
 
 __all__ = [
+    "SplitRule",
     "about_of",
     "check_dataset",
     "checked_values",

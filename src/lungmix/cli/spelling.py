@@ -66,6 +66,7 @@ OPTIONS = {
     "smooth": "--smooth",
     "sources": "--source",
     "table": "--table",
+    "test_share": "--test-share",
     "title": "--title",
     "trust_positions": "--trust-positions",
     "version": "--version",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -205,6 +205,14 @@ def _match(
             matches[name] = by_name[aliases[0]]
     used = {line.line for line in matches.values()}
     return matches, [f"line {line.line} ({mark_untrusted(line.case)})" for line in lines if line.line not in used]
+
+
+def scans_by_key(cases: Iterable[str], key: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
+    """Return the cases of each patient who has two or more of them by the rows of a key table."""
+    groups: dict[str, list[str]] = {}
+    for name, line in _by_key(sorted(cases), key).items():
+        groups.setdefault(line.patient, []).append(name)
+    return [scans for scans in groups.values() if len(scans) > 1]
 
 
 def _by_key(cases: Sequence[str], key: Mapping[str, Mapping[str, str]]) -> dict[str, PatientLine]:

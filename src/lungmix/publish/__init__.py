@@ -4,12 +4,14 @@ from lungmix.publish.about import LICENSES, About, Creator, read_creators
 from lungmix.publish.check import check_dataset
 from lungmix.publish.dataset import Published, publish
 from lungmix.publish.identifiers import identifiers_of
+from lungmix.publish.split import SplitRule
 
 __all__ = [
     "LICENSES",
     "About",
     "Creator",
     "Published",
+    "SplitRule",
     "check_dataset",
     "identifiers_of",
     "publish",

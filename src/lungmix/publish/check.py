@@ -25,6 +25,7 @@ from lungmix.publish.folder import (
     MODEL_FILE,
     README_FILE,
     RECORD_FILE,
+    SPLIT_FILE,
     SUMS_FILE,
     TABLE_1_TEXT,
     ImageFile,
@@ -34,6 +35,7 @@ from lungmix.publish.folder import (
     sum_of,
 )
 from lungmix.publish.identifiers import IdentifierSearch, bytes_of, decompressed
+from lungmix.publish.split import is_consistent
 from lungmix.store.schema import HARMONISED
 
 REQUIRED = (
@@ -56,6 +58,7 @@ def check_dataset(
     """Return the problems of a published folder, by file.
 
     Checked are the sum of every file, that no file is missing or unexpected, that the metadata are JSON, that each
+    patient is on one side of training and test set, that each
     label map has size, spacing, origin and direction of its CT and all its voxels, and that no identifier is in the
     name, the bytes or the decompressed bytes of a file. Text that is burned into slices is not searched for, and
     faces are not removed.
@@ -132,6 +135,8 @@ def _problems_of(
             tail = joined[-(search.longest + 2) :]
     except (zlib.error, EOFError):
         problems.append("its compressed bytes are corrupt or cut short")
+    if path == SPLIT_FILE and not is_consistent(root):
+        problems.append(f"does not give each patient of {CASES_FILE} one side")
     if path in (CROISSANT_FILE, RECORD_FILE):
         problems += _problems_of_json(file)
     if image is not None:

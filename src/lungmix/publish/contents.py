@@ -27,6 +27,7 @@ CONTENTS: dict[str, str] = {
     files.CASES_FILE: "a row per scan: patient, scanner, geometry, measurements, score, flags of quality control",
     files.FILES_FILE: "a row per image: case, path, size, SHA-256 sum",
     files.ZONES_FILE: "a row per lung zone, sum of zones and lobe of each scan, where the store has them",
+    files.SPLIT_FILE: "training and test set by patient, in data sets that have them",
     files.LABELS_FILE: "name and colour of each label of each image",
     files.TABLE_1_FILE: "characteristics of the cohort: numbers of patients and scans, means or quartiles",
     files.TABLE_1_TEXT: "the same table as Markdown",

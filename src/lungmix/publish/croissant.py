@@ -7,12 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lungmix.publish.about import LICENSES, About, citation_of, json_creators
-from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, ZONES_FILE
+from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, SPLIT_FILE, ZONES_FILE
 
-RECORD_SETS = {CASES_FILE: "cases", FILES_FILE: "images", ZONES_FILE: "zones", LABELS_FILE: "labels"}
+RECORD_SETS = {
+    CASES_FILE: "cases",
+    FILES_FILE: "images",
+    ZONES_FILE: "zones",
+    LABELS_FILE: "labels",
+    SPLIT_FILE: "patients",
+}
 """Name of the record set of each table."""
 
-_KEYS = {"cases": ["case"], "images": ["path"], "zones": ["case", "zone"], "labels": ["image", "label"]}
+_KEYS = {
+    "cases": ["case"],
+    "images": ["path"],
+    "zones": ["case", "zone"],
+    "labels": ["image", "label"],
+    "patients": ["patient"],
+}
 """Columns by which the records of a set are told apart."""
 
 CONTEXT: dict[str, Any] = {
@@ -120,16 +132,17 @@ def croissant_text(
                         "dataType": _type_of([row[column] for row in rows[file]]),
                         "source": {"fileObject": {"@id": file}, "extract": {"column": column}},
                         **(
-                            {"references": {"field": {"@id": "cases/case"}}}
-                            if column == "case" and record_set != "cases"
+                            {"references": {"field": {"@id": "splits/name" if column == "split" else "cases/case"}}}
+                            if column == "split" or (column == "case" and record_set != "cases")
                             else {}
                         ),
                     }
-                    for column in (rows[file][0] if rows[file] else ())
+                    for column in rows[file][0]
                 ],
             }
             for file, record_set in record_sets.items()
-        ],
+        ]
+        + ([_SPLITS] if SPLIT_FILE in rows else []),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -137,6 +150,24 @@ def croissant_text(
 def _key_of(record_set: str) -> Any:
     columns = [{"@id": f"{record_set}/{column}"} for column in _KEYS[record_set]]
     return columns if len(columns) > 1 else columns[0]
+
+
+_SPLITS: dict[str, Any] = {
+    "@type": "cr:RecordSet",
+    "@id": "splits",
+    "name": "splits",
+    "dataType": "cr:Split",
+    "key": {"@id": "splits/name"},
+    "field": [
+        {"@type": "cr:Field", "@id": "splits/name", "name": "name", "dataType": "sc:Text"},
+        {"@type": "cr:Field", "@id": "splits/url", "name": "url", "dataType": ["sc:URL", "cr:Split"]},
+    ],
+    "data": [
+        {"splits/name": "train", "splits/url": "cr:TrainingSplit"},
+        {"splits/name": "test", "splits/url": "cr:TestSplit"},
+    ],
+}
+"""Record set that says, in the words of Croissant, what the sides are."""
 
 
 def _type_of(values: Sequence[Any]) -> str:

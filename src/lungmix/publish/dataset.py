@@ -23,7 +23,8 @@ from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_
 from lungmix.publish.croissant import croissant_text
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.identifiers import identifiers_of
-from lungmix.publish.tables import case_rows, csv_text, dictionary_rows, file_rows
+from lungmix.publish.split import Split, SplitRule, check_patients, read_sides, split_patients
+from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
 from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.case_ref import CaseRef
@@ -92,6 +93,7 @@ def publish(
     previous: str | Path | None = None,
     scores: Mapping[str, int] | None = None,
     key: Mapping[str, Mapping[str, str]] | None = None,
+    split: SplitRule | None = None,
     callback: Callback | None = None,
 ) -> Published:
     """Publish the labelled cases of a cohort as a folder of plain files.
@@ -116,13 +118,17 @@ def publish(
         A radiologist's score S, 0 to 5, by case.
     key : mapping, optional
         Rows of a key table by case. Files are searched for the identifiers in them, in this process only.
+    split : SplitRule, optional
+        Share and seed by which patients are assigned to the training and the test set.
     callback : Callback, optional
         Receives progress and warnings.
 
     Raises
     ------
     UsageError
-        If the folder is a complete publication, is no folder, or has other files; or if `previous` is not complete.
+        If the folder is a complete publication, is no folder, or has other files; if `previous` is not complete; or
+        if one of training and test set would have no patient, or the store does not record that scans are of one
+        patient.
     StoreError
         If no case has labels, or the store no model.
     """
@@ -134,6 +140,10 @@ def publish(
     model = cohort.read_text(MODEL_FILE)
     if not labelled or model is None:
         raise StoreError(f"{cohort.url} has no labels to publish: run `Pipeline.run(sources)` first", path=cohort.url)
+    cases = case_rows(cohort, labelled, scores or {})
+    check_patients(cases, key or {})
+    before = {} if previous is None else read_sides(Path(previous))
+    sides = split_patients(cases, split or SplitRule(), about.version, (old or {}).get("split"), before)
     target.mkdir(parents=True, exist_ok=True)
     journal.path.touch()
     result = Published(target, about.version, absent=absent)
@@ -145,7 +155,7 @@ def publish(
     identifiers, unsearched = identifiers_of(key or {})
     result.search = _search_sentence(key, identifiers, unsearched)
     sums = {image.path: image.sha256 for image in images}
-    sums |= _write_texts(cohort, target, about, model, images, old, previous, scores or {}, result)
+    sums |= _write_texts(cohort, target, about, model, images, old, previous, cases, sides, result)
     result.problems = check_dataset(target, identifiers, sums=sums)
     if not result.problems:
         files.write_sums(target, sums)
@@ -306,12 +316,15 @@ def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], 
 
 def _write_texts(
     cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile], old: Mapping[str, Any] | None,
-    previous: str | Path | None, scores: Mapping[str, int], result: Published,
+    previous: str | Path | None, cases: list[Row], split: Split | None, result: Published,
 ) -> dict[str, str]:  # fmt: skip
     """Write tables, texts and metadata, and return their sums by file."""
     day, overview = date.today().isoformat(), overview_of(cohort)
-    rows = {files.CASES_FILE: case_rows(cohort, result.done, scores), files.FILES_FILE: file_rows(images)}
+    rows = {files.CASES_FILE: cases, files.FILES_FILE: file_rows(images)}
+    if split is not None:
+        rows |= {files.CASES_FILE: split.add_to(cases), files.SPLIT_FILE: split.rows}
     rows |= cohort_tables(cohort, result.done, images)
+    scores = {str(row["case"]): row["score"] for row in cases if row["score"] != ""}
     table_1 = table_1_texts(cohort, result.done, scores)
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
     dictionary = dictionary_rows(columns)
@@ -321,12 +334,22 @@ def _write_texts(
         **table_1,
         files.DICTIONARY_FILE: csv_text(dictionary),
         files.MODEL_FILE: model,
-        files.README_FILE: readme_text(about, overview, rows[files.CASES_FILE], day, result.absent, result.search),
+        files.README_FILE: readme_text(
+            about, overview, rows[files.CASES_FILE], day, result.absent, result.search, split
+        ),
         files.LICENSE_FILE: license_file_text(about),
         files.CITATION_FILE: citation_text(about, day),
         files.CHANGES_FILE: changes_text(about, day, images, None if old is None else old["images"], earlier),
-        files.RECORD_FILE: files.record_text(about.version, 1 if old is None else old["number"] + 1, images),
+        files.RECORD_FILE: files.record_text(
+            about.version,
+            1 if old is None else old["number"] + 1,
+            images,
+            {} if split is None else {"split": split.to_dict()},
+        ),
     }
+    for file in {files.SPLIT_FILE} - texts.keys():
+        # An earlier call may have written it.
+        (target / file).unlink(missing_ok=True)
     for file, text in texts.items():
         files.write_text(target / file, text)
     sums = {file: files.sum_of(target / file) for file in texts}

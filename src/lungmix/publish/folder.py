@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ SUMS_FILE = "SHA256SUMS"
 RECORD_FILE = "dataset.json"
 JOURNAL_FILE = "publishing.jsonl"
 FILES_FILE = "files.csv"
+SPLIT_FILE = "split.csv"
+"""Table of the training and the test set, of data sets that have them."""
 CASES_FILE = "cases.csv"
 ZONES_FILE = "zones.csv"
 LABELS_FILE = "labels.csv"
@@ -119,9 +121,11 @@ def read_record(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def record_text(version: str, number: int, images: Iterable[ImageFile]) -> str:
-    """Return the text of the record of a published folder."""
-    record = {"version": version, "number": number, "images": [asdict(image) for image in images]}
+def record_text(
+    version: str, number: int, images: Iterable[ImageFile], settings: Mapping[str, Any] | None = None
+) -> str:
+    """Return the text of the record of a published folder; `settings` are entries that the next version needs."""
+    record = {"version": version, "number": number, **(settings or {}), "images": [asdict(image) for image in images]}
     return json.dumps(record, indent=1) + "\n"
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lungmix.kernels.data_dictionary import DENSE_COLUMNS, HARMONISED_COLUMNS, MEASUREMENTS, ZONES, Column
-from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, TABLE_1_FILE, ZONES_FILE, ImageFile
+from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, SPLIT_FILE, TABLE_1_FILE, ZONES_FILE, ImageFile
+from lungmix.publish.split import CASE_COLUMN, SPLIT_COLUMNS
 from lungmix.stages.flags import doubts_of
 from lungmix.stages.measure import stored_rows
 from lungmix.store import Cohort
@@ -49,7 +50,7 @@ FILES_COLUMNS = (
     Column("bytes", "B", "size of the file"),
     Column("sha256", "", "SHA-256 sum of the file"),
 )
-_OF_CASES = (*_FIRST, *_ATTRIBUTES, *_GEOMETRY, *MEASUREMENTS, *DENSE_COLUMNS, *HARMONISED_COLUMNS, *_LAST)
+_OF_CASES = (*_FIRST, CASE_COLUMN, *_ATTRIBUTES, *_GEOMETRY, *MEASUREMENTS, *DENSE_COLUMNS, *HARMONISED_COLUMNS, *_LAST)
 _OF_LABELS = (
     Column("image", "", "name of the image"),
     Column("label", "", "value of a voxel; 0 is background"),
@@ -122,7 +123,7 @@ def dictionary_rows(tables: Mapping[str, Sequence[str]]) -> list[Row]:
     """
     described = {
         CASES_FILE: _OF_CASES, FILES_FILE: FILES_COLUMNS, ZONES_FILE: ZONES, LABELS_FILE: _OF_LABELS,
-        TABLE_1_FILE: _OF_TABLE_1,
+        TABLE_1_FILE: _OF_TABLE_1, SPLIT_FILE: SPLIT_COLUMNS,
     }  # fmt: skip
     rows = []
     for file, columns in tables.items():

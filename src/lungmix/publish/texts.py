@@ -10,6 +10,8 @@ from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
 from lungmix.publish.contents import contents_table
 from lungmix.publish.folder import ImageFile
+from lungmix.publish.split import FIXED_TEXT as TEXT_OF_SPLIT
+from lungmix.publish.split import Split, split_text
 from lungmix.publish.tables import DESCRIBED
 from lungmix.store.schema import LABEL_MAPS
 from lungmix.tissue import segments_of
@@ -56,7 +58,7 @@ identify a person. Do not try to identify anybody.
 """
 
 FIXED_TEXT = " ".join((
-    METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, *(column.meaning for column in DESCRIBED),
+    METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, TEXT_OF_SPLIT, *(column.meaning for column in DESCRIBED),
     *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
 ))  # fmt: skip
 """Text that data sets contain whoever the patients are."""
@@ -78,6 +80,7 @@ def readme_text(
     day: str,
     absent: Mapping[str, str],
     privacy_search: str,
+    split: Split | None = None,
 ) -> str:
     """Return the data card: what the data set is, who may use it, how it was made, its limits, how to load and cite it.
 
@@ -95,6 +98,8 @@ def readme_text(
         Reason for each case of the store that is not part of the data set.
     privacy_search : str
         Sentence about the search for identifiers.
+    split : Split, optional
+        Training and test set.
     """  # fmt: skip
     patients = len({row["patient"] for row in rows})
     use = overview.made_with
@@ -123,6 +128,7 @@ def readme_text(
         f"## How it was made\n\nlungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by "
         f"the mixture {', '.join(models) or 'of an unrecorded fit'} in model.json. The header of each label map names "
         f"its mask and mixture. {count_of(scored, 'scan')} with a score of a radiologist.",
+        f"## Training and test set\n\n{split_text(split)}",
         "## How it was de-identified\n\n" + _PRIVACY + f"\n{privacy_search}",
         "## Known limits\n\n"
         + _LIMITS

@@ -44,6 +44,17 @@ def publish(
         Path | None,
         typer.Option(help="CSV with a column case or patient, and S from 0 to 5.", metavar="FILE.csv"),
     ] = None,
+    test_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the patients on the test side of split.csv, 0 for no sides; by default that of the previous "
+            "version, or else 0.2 from 10 patients on."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the sides; by default that of the previous version, or else 0.", min=0),
+    ] = None,
     key_table: opt.ReadKey = None,
     check: Annotated[
         Path | None,
@@ -77,12 +88,12 @@ def publish(
     assert store is not None  # by the first check
     cohort = open_cohort(store)
     key_rows = None if key is None else key.rows_of(cohort)
-    about = shown.about_of(title, version, license, creators, license_file)
+    about, sides = shown.about_of(title, version, license, creators, license_file), shown.SplitRule(test_share, seed)
     by_case = None if scores is None else scores_of_cases(read_measurements(cohort), scores, key_rows)
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            callback=callback,
+            split=sides, callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)
     exit_if_failed(result)

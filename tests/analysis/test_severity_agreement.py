@@ -26,7 +26,7 @@ def table_of(tmp_path, column, values):
 
 def compared(tmp_path, computed, column, values, patients=None, score="score_24", **options):
     table, joined = table_of(tmp_path, column, values)
-    return compare_with_reader(rows_of(computed, score), table, joined, patients or {}, draws=400, **options)
+    return compare_with_reader(rows_of(computed, score), table, joined, patients or {}, draws=400, **options)[0]
 
 
 def simulated(seed=0):
@@ -94,10 +94,27 @@ def test_equal_scores_agree_perfectly(tmp_path):
     [
         ("S24", [1, 25, *[1] * 38], "the score of .*case-001.* is .*25.*: scores are numbers from 0 to 24"),
         ("S24", [1, "much", *[1] * 38], "the score of .*case-001.* is .*much.*: scores are numbers from 0 to 24"),
-        ("S25", [1] * 40, "0 scans have a score S25 and a computed one"),
+        ("S25", [1] * 40, "0 scans with a score S25 and a computed one"),
         ("age", [1] * 40, "it needs S, S24 or S25"),
     ],
 )
 def test_tables_that_cannot_be_compared_are_errors(tmp_path, column, values, message):
     with pytest.raises(UsageError, match=message):
         compared(tmp_path, simulated()[0], column, values)
+
+
+def test_each_reader_and_each_score_is_compared_by_itself(tmp_path):
+    computed, anna = simulated()
+    ben = np.clip(anna + 3, 0, 24)
+    path = tmp_path / "scores.csv"
+    lines = [f"{name},1,{a},{b},7" for name, a, b in zip(CASES, anna, ben, strict=True)]
+    path.write_text("\n".join(["case,S,S24_anna,Score_24 Ben,S_24", *lines]) + "\n")
+    table = read_case_table(path)
+    rows, notes = compare_with_reader(rows_of(computed), table, join_table(CASES, table), {}, draws=400)
+    assert [(row["score"], row["reader"]) for row in rows] == [("score_24", "anna"), ("score_24", "Ben")]
+    assert rows[0]["difference"] == pytest.approx((computed - anna).mean())
+    assert rows[1]["difference"] == pytest.approx((computed - ben).mean())
+    # There is no computed S in these rows, so that column cannot be compared; a column of totals is no reader.
+    (note,) = notes
+    assert note.startswith("0 scans with a score ")
+    assert "S24" not in note

@@ -32,7 +32,7 @@ _COLUMNS = {
 }  # fmt: skip
 _READER_COLUMN = re.compile(r"(?:s|score)[\s_:.-]+(\S.*)", re.IGNORECASE)
 """Column with the scores of one of several readers."""
-_TOTALS = ("24", "25")
+TOTALS = ("24", "25")
 """Ends of the names of columns with totals of 24 and 25 points, which are no readers."""
 _ONLY_READER = "time"
 """Name of the reader of a table with times and without names of readers."""
@@ -326,7 +326,7 @@ def _score_columns(header: Sequence[str], column: int | None) -> dict[int, str]:
         return {column: ""}
     matches = {n: _READER_COLUMN.fullmatch(title.strip()) for n, title in enumerate(header)}
     # Columns such as S_24 hold totals of zones or lobes, see `lungmix.analysis.severity_agreement`.
-    return {n: match[1] for n, match in matches.items() if match and match[1] not in _TOTALS}
+    return {n: match[1] for n, match in matches.items() if match and match[1] not in TOTALS}
 
 
 def _score(text: str, name: str, position: str) -> int:

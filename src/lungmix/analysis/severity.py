@@ -63,7 +63,7 @@ class SeverityStudy:
         One row per score: ``score``, ``scans``, ``median``, ``lower_quartile``, ``upper_quartile``, ``mean``, and
         ``mean_low`` and ``mean_high``, the interval of the mean. The interval contains the choice of patients as well.
     agreement : list of dict
-        Agreement with the scores of a reader, see `lungmix.analysis.severity_agreement.compare_with_reader`; empty
+        Agreement with the scores of each reader, see `lungmix.analysis.severity_agreement.compare_with_reader`; empty
         without such scores.
     fit : str or None
         Name of the fit that was repeated; None if the labels are by a given model, whose scores have no intervals.
@@ -162,11 +162,13 @@ def study(
     ]
     patients = refitted.n_patients
     notes = _notes(rows, fit, patients)
-    agreement = []
+    agreement: list[dict[str, Any]] = []
     if reader is not None:
         joined = join_table(names, reader, key)
         patient_of = {scan.case: patient for patient, scans in patients_of(cohort).items() for scan in scans}
-        agreement = compare_with_reader(rows, reader, joined, joined.patients | patient_of, level=level, seed=seed)
+        patient_of = joined.patients | patient_of
+        agreement, uncompared = compare_with_reader(rows, reader, joined, patient_of, level=level, seed=seed)
+        notes += uncompared
         fewest = min((row["scans"] for row in agreement), default=LEAST_SCANS)
         if fewest < LEAST_SCANS:
             notes.append(

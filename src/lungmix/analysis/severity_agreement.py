@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from lungmix.analysis.case_table import CaseTable, JoinedTable, parse_column
 from lungmix.analysis.patient_bootstrap import check_draws, estimate
-from lungmix.errors import UsageError, mark_path, mark_untrusted
+from lungmix.analysis.score_table import TOTALS
+from lungmix.errors import UsageError, count_of, mark_path, mark_untrusted
 from lungmix.kernels.reliability import intraclass_correlations
 
 Floats = npt.NDArray[np.float64]
@@ -18,7 +20,10 @@ Floats = npt.NDArray[np.float64]
 READER_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "score": ("s", "score"), "score_24": ("s24", "score_24", "score24"), "score_25": ("s25", "score_25", "score25"),
 }  # fmt: skip
-"""Names, in lower case, of the columns with a reader's scores, by the computed score that they are compared with."""
+"""Names, in lower case, of the columns with a reader's scores, by the computed score that they are compared with.
+
+A name with a separator and the name of a reader after it, such as ``S24_anna``, is a column of one of several readers.
+"""
 
 _HIGHEST = {"score": 5, "score_24": 24, "score_25": 25}
 _LIMIT_SDS = 1.96
@@ -36,8 +41,8 @@ def compare_with_reader(
     draws: int = 2000,
     level: float = 95.0,
     seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Return the agreement of each computed score with the scores of a reader.
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the agreement of each computed score with the scores of each reader.
 
     Parameters
     ----------
@@ -58,40 +63,57 @@ def compare_with_reader(
 
     Returns
     -------
-    list of dict
-        For each column of the reader, ``score``, ``scans``, ``patients``; and with the bounds ``_low`` and ``_high`` of
-        an interval over patients, ``icc`` (absolute agreement of single scores, ICC(A,1)), ``correlation`` (Pearson's),
-        ``difference`` (mean of computed less reader's score), and ``lower_limit`` and ``upper_limit`` (limits of
-        agreement of Bland and Altman).
+    rows : list of dict
+        For each column of a reader, ``score``, ``reader`` (empty if the column names none), ``scans``, ``patients``;
+        and with the bounds ``_low`` and ``_high`` of an interval over patients, ``icc`` (absolute agreement of single
+        scores, ICC(A,1)), ``correlation`` (Pearson's), ``difference`` (mean of computed less reader's score), and
+        ``lower_limit`` and ``upper_limit`` (limits of agreement of Bland and Altman).
+    notes : list of str
+        Sentences about columns that are not compared, because fewer than three scans have both scores.
 
     Raises
     ------
     UsageError
-        If the table has no such column, a score is out of range, or fewer than three scans have both scores.
+        If the table has no such column, a score is out of range, or no column can be compared.
     """
     check_draws(draws, level)
-    agreements = []
-    for score, names in READER_COLUMNS.items():
-        column = next((title for name in names if (title := table.find_column(name)) is not None), None)
-        if column is None:
-            continue
+    agreements, notes = [], []
+    for score, reader, column in _reader_columns(table):
         texts = [(str(row["case"]), joined.cells.get(str(row["case"]), {}).get(column, "")) for row in rows]
         read = _scores(table, column, texts, _HIGHEST[score])
         both = [row for row in rows if row["case"] in read and not np.isnan(row[score])]
         if len(both) < _LEAST_SCANS:
-            raise UsageError(
-                f"{len(both)} scans have a score {mark_untrusted(column)} and a computed one, and a comparison needs "
-                f"{_LEAST_SCANS}: score more, or make zones or lobes first"
+            notes.append(
+                f"{count_of(len(both), 'scan')} with a score {mark_untrusted(column)} and a computed one, and a "
+                f"comparison needs {_LEAST_SCANS}: score more, or make zones or lobes first"
             )
+            continue
         patients = [patient_of.get(str(row["case"]), f"case {row['case']}") for row in both]
         pairs = np.array([[float(row[score]), read[str(row["case"])]] for row in both])
-        agreements.append({"score": score, "scans": len(both), **_agreement(pairs, patients, draws, level, seed)})
+        agreement = _agreement(pairs, patients, draws, level, seed)
+        agreements.append({"score": score, "reader": reader, "scans": len(both), **agreement})
     if not agreements:
         raise UsageError(
-            f"{mark_path(table.path)} has the columns {mark_untrusted(', '.join(table.columns))}: it needs S, S24 or "
-            "S25"
+            notes[0]
+            if notes
+            else f"{mark_path(table.path)} has the columns {mark_untrusted(', '.join(table.columns))}: it needs S, S24 "
+            "or S25"
         )
-    return agreements
+    return agreements, notes
+
+
+def _reader_columns(table: CaseTable) -> Iterator[tuple[str, str, str]]:
+    """Yield the score, the reader, and the title of each column with scores of a reader."""
+    for score, names in READER_COLUMNS.items():
+        title = next((title for name in names if (title := table.find_column(name)) is not None), None)
+        if title is not None:
+            yield score, "", title
+        of_reader = re.compile(rf"(?:{'|'.join(names)})[\s_:.-]+(\S.*)", re.IGNORECASE)
+        for title in table.columns:
+            match = of_reader.fullmatch(title.strip())
+            # Columns such as score_24 and S_24 hold totals of zones or lobes.
+            if match is not None and not (score == "score" and match[1].startswith(TOTALS)):
+                yield score, match[1], title
 
 
 def _scores(table: CaseTable, column: str, texts: Sequence[tuple[str, str]], highest: int) -> dict[str, float]:

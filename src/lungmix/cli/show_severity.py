@@ -55,7 +55,7 @@ def _show_agreement(console: Console, result: SeverityStudy) -> None:
     table = new_table(f"Agreement with the reader ({interval} over patients)", "score", "scans", "ICC", "C")
     differences = new_table("Computed score - reader's score", "score", f"mean ({interval})", "limits of agreement")
     for row in result.agreement:
-        title = _title(row["score"])
+        title = _title(row["score"]) + (f", {escape(printable(row['reader']))}" if row["reader"] else "")
         table.add_row(title, str(row["scans"]), _estimate(row, "icc", ".2f"), _estimate(row, "correlation", ".2f"))
         limits = f"{row['lower_limit']:+.1f} to {row['upper_limit']:+.1f}"
         differences.add_row(title, _estimate(row, "difference", "+.1f"), limits)

@@ -202,7 +202,8 @@ def severity(
         Path | None,
         typer.Option(
             "--scores",
-            help="CSV with a column case or patient, and a reader's scores S, S24 or S25, to compare with.",
+            help="CSV with a column case or patient, and scores S, S24 or S25 to compare with; of several "
+            "readers, in columns such as S_anna and S_ben.",
             metavar="FILE.csv",
         ),
     ] = None,

@@ -27,8 +27,9 @@ __all__ = [
 
 
 def about_of(
-    title: str | None, version: str | None, license: str | None, creators: Path | None, license_file: Path | None
-) -> About:
+    title: str | None, version: str | None, license: str | None, creators: Path | None, license_file: Path | None,
+    publisher: str | None, doi: str | None,
+) -> About:  # fmt: skip
     """Return the statements of the publisher that the options give.
 
     Raises
@@ -45,7 +46,7 @@ def about_of(
         raise UsageError(
             f"the licence {mark_path(license_file or '')} cannot be read as text: give another file"
         ) from None
-    return About(title, version, license, read_creators(creators), text)
+    return About(title, version, license, read_creators(creators), text, publisher or "", doi or "")
 
 
 def show_published(console: Console, result: Published) -> None:

@@ -28,6 +28,7 @@ OPTIONS = {
     "host": "--host",
     "key": "--key-table",
     "key_table": "--key-table",
+    "doi": "--doi",
     "exclude_cases": "--leave-out",
     "exclude_flagged": "--exclude-flagged",
     "exclude_flagged=False": "--pool-flagged",

@@ -33,6 +33,7 @@ LICENSES = {
 """Name and address of the text of licences by SPDX identifier."""
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}")
+_DOI = re.compile(r"10\.\d{4,9}/[!-~]+")
 _ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
 
 
@@ -86,11 +87,16 @@ class About:
         Who is cited.
     license_text : str
         Text of the licence; empty to name it with the address of its text.
+    publisher : str
+        Organisation that keeps the data set and makes it available; empty if the repository enters itself.
+    doi : str
+        DOI of this version, such as 10.5281/zenodo.1234; empty if there is none.
 
     Raises
     ------
     UsageError
-        If the title is empty, the version is no word, or the licence has neither a known identifier nor a text.
+        If the title is empty, the version is no word, the licence has neither a known identifier nor a text, or the
+        DOI has another form.
     """
 
     title: str
@@ -98,6 +104,8 @@ class About:
     license: str
     creators: tuple[Creator, ...]
     license_text: str = ""
+    publisher: str = ""
+    doi: str = ""
 
     def __post_init__(self) -> None:
         if not self.title.strip() or not self.title.isprintable():
@@ -111,6 +119,8 @@ class About:
             )
         if not self.creators:
             raise UsageError("a data set needs creators: give a table of them as `creators`")
+        if self.doi and not _DOI.fullmatch(self.doi):
+            raise UsageError(f"`doi={self.doi!r}` is no DOI: write it without an address, such as 10.5281/zenodo.1234")
 
     @property
     def license_url(self) -> str:
@@ -167,7 +177,13 @@ def orcid_problem(orcid: str) -> str:
 
 def citation_of(about: About, year: int) -> str:
     """Return the sentence by which the data set is cited."""
-    return f"{'; '.join(creator.name for creator in about.creators)} ({year}). {about.title}, version {about.version}."
+    sentence = f"{'; '.join(creator.name for creator in about.creators)} ({year}). {about.title}, version"
+    return f"{sentence} {about.version}.{f' {doi_url(about.doi)}' if about.doi else ''}"
+
+
+def doi_url(doi: str) -> str:
+    """Return the address of a DOI."""
+    return f"https://doi.org/{doi}"
 
 
 def license_file_text(about: About) -> str:
@@ -182,7 +198,7 @@ def json_creators(creators: Sequence[Creator]) -> list[dict[str, object]]:
     """Return creators as persons or organisations of schema.org; a name with a comma is that of a person."""
     out: list[dict[str, object]] = []
     for creator in creators:
-        entry: dict[str, object] = {"@type": "Person" if "," in creator.name else "Organization", "name": creator.name}
+        entry: dict[str, object] = {"@type": "Person" if creator.family else "Organization", "name": creator.name}
         if creator.orcid:
             entry["identifier"] = f"https://orcid.org/{creator.orcid}"
         if creator.affiliation:

@@ -17,6 +17,7 @@ from lungmix.publish.folder import (
     CHANGES_FILE,
     CITATION_FILE,
     CROISSANT_FILE,
+    DATACITE_FILE,
     DICTIONARY_FILE,
     FILES_FILE,
     JOURNAL_FILE,
@@ -25,6 +26,7 @@ from lungmix.publish.folder import (
     MODEL_FILE,
     README_FILE,
     RECORD_FILE,
+    ROCRATE_FILE,
     SPLIT_FILE,
     SUMS_FILE,
     TABLE_1_TEXT,
@@ -39,8 +41,8 @@ from lungmix.publish.split import is_consistent
 from lungmix.store.schema import HARMONISED
 
 REQUIRED = (
-    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DICTIONARY_FILE, FILES_FILE, LABELS_FILE, LICENSE_FILE,
-    MODEL_FILE, README_FILE, RECORD_FILE, TABLE_1_TEXT,
+    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DATACITE_FILE, DICTIONARY_FILE, FILES_FILE, LABELS_FILE,
+    LICENSE_FILE, MODEL_FILE, README_FILE, RECORD_FILE, ROCRATE_FILE, TABLE_1_TEXT,
 )  # fmt: skip
 """Files that each data set has besides its images and sums."""
 
@@ -137,7 +139,7 @@ def _problems_of(
         problems.append("its compressed bytes are corrupt or cut short")
     if path == SPLIT_FILE and not is_consistent(root):
         problems.append(f"does not give each patient of {CASES_FILE} one side")
-    if path in (CROISSANT_FILE, RECORD_FILE):
+    if path in (CROISSANT_FILE, DATACITE_FILE, MODEL_FILE, RECORD_FILE, ROCRATE_FILE):
         problems += _problems_of_json(file)
     if image is not None:
         problems += _problems_of_geometry(root, image, length)

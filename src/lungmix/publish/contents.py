@@ -38,6 +38,8 @@ CONTENTS: dict[str, str] = {
     files.CITATION_FILE: "how to cite the data set, in the format CFF 1.2.0",
     files.CHANGES_FILE: "changes between versions",
     files.CROISSANT_FILE: "metadata for programs, in the format Croissant 1.0",
+    files.DATACITE_FILE: "metadata for repositories and catalogues, in the format DataCite 4.5",
+    files.ROCRATE_FILE: "all files, creators, licence and software, in the format RO-Crate 1.2",
     files.RECORD_FILE: "what each image was made of; the next version and the check need it",
     files.SUMS_FILE: f"sums of all files: sha256sum -c {files.SUMS_FILE}",
 }

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lungmix.publish.about import LICENSES, About, citation_of, json_creators
+from lungmix.publish.about import LICENSES, About, citation_of, doi_url, json_creators
 from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, SPLIT_FILE, ZONES_FILE
 
 RECORD_SETS = {
@@ -105,7 +105,7 @@ def croissant_text(
         "creator": json_creators(about.creators),
         "citeAs": citation_of(about, int(day[:4])),
         "datePublished": day,
-        "url": ".",
+        "url": doi_url(about.doi) if about.doi else ".",
         "distribution": [
             {
                 "@type": "cr:FileObject",

@@ -21,11 +21,13 @@ from lungmix.publish.about import About, license_file_text
 from lungmix.publish.check import check_dataset
 from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
+from lungmix.publish.datacite import Release, read_release
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.identifiers import identifiers_of
+from lungmix.publish.metadata import write_metadata
 from lungmix.publish.split import Split, SplitRule, check_patients, read_sides, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
-from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text
+from lungmix.publish.texts import changes_text, citation_text, description_of, methods_of, readme_text
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.case_ref import CaseRef
 from lungmix.store.digests import digest_of
@@ -328,6 +330,9 @@ def _write_texts(
     table_1 = table_1_texts(cohort, result.done, scores)
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
     dictionary = dictionary_rows(columns)
+    release = None
+    if old is not None:
+        release = read_release(Path(previous or "."), Release(about.title, str(old["version"])))
     earlier = "" if previous is None else (Path(previous) / files.CHANGES_FILE).read_text(encoding="utf-8")
     texts = {
         **{file: csv_text(table) for file, table in rows.items()},
@@ -357,4 +362,7 @@ def _write_texts(
     meanings = {(row["file"], row["column"]): row["meaning"] for row in dictionary}
     description = description_of(overview, len(result.done), patients)
     files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
-    return sums | {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
+    sums |= {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
+    methods = methods_of(overview, result.done)
+    listed = {image.path: image.sha256 for image in images} | sums
+    return sums | write_metadata(target, about, description, methods, day, images, listed, release)

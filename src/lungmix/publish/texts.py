@@ -9,7 +9,7 @@ from lungmix._version import __version__
 from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
 from lungmix.publish.contents import contents_table
-from lungmix.publish.folder import ImageFile
+from lungmix.publish.folder import MODEL_FILE, ImageFile
 from lungmix.publish.split import FIXED_TEXT as TEXT_OF_SPLIT
 from lungmix.publish.split import Split, split_text
 from lungmix.publish.tables import DESCRIBED
@@ -73,6 +73,18 @@ def description_of(overview: CohortOverview, cases: int, patients: int) -> str:
     )
 
 
+def methods_of(overview: CohortOverview, names: Sequence[str]) -> str:
+    """Return sentences about how masks and labels of some cases were made."""
+    use, chosen = overview.made_with, set(names)
+    models = sorted({str(model) for name, model in use.labels.items() if name in chosen})
+    masks = sorted({mask for name, mask in use.masks.items() if name in chosen})
+    return (
+        f"lungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by the mixture "
+        f"{', '.join(models) or 'of an unrecorded fit'} in {MODEL_FILE}. The header of each label map names its mask "
+        "and mixture."
+    )
+
+
 def readme_text(
     about: About,
     overview: CohortOverview,
@@ -102,10 +114,6 @@ def readme_text(
         Training and test set.
     """  # fmt: skip
     patients = len({row["patient"] for row in rows})
-    use = overview.made_with
-    names = {str(row["case"]) for row in rows}
-    models = sorted({str(model) for name, model in use.labels.items() if name in names})
-    masks = sorted({mask for name, mask in use.masks.items() if name in names})
     license_name = LICENSES[about.license][0] if about.license in LICENSES else about.license
     flagged = sum(bool(row["flags"]) for row in rows)
     scored = sum(row["score"] != "" for row in rows)
@@ -125,9 +133,8 @@ def readme_text(
         "## How it was acquired\n\nScanners of all scans in the store, with tube voltages in kV and slice thicknesses "
         "in mm; the numbers of scans are in parentheses:\n\n| manufacturer | model | scans | kV | mm |\n"
         f"| --- | --- | --- | --- | --- |\n{scanners}",
-        f"## How it was made\n\nlungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by "
-        f"the mixture {', '.join(models) or 'of an unrecorded fit'} in model.json. The header of each label map names "
-        f"its mask and mixture. {count_of(scored, 'scan')} with a score of a radiologist.",
+        f"## How it was made\n\n{methods_of(overview, [str(row['case']) for row in rows])} "
+        f"{count_of(scored, 'scan')} with a score of a radiologist.",
         f"## Training and test set\n\n{split_text(split)}",
         "## How it was de-identified\n\n" + _PRIVACY + f"\n{privacy_search}",
         "## Known limits\n\n"
@@ -160,6 +167,7 @@ def citation_text(about: About, day: str) -> str:
     return "\n".join([
         "cff-version: 1.2.0", "message: Cite this data set so.", "type: dataset", f"title: {_quoted(about.title)}",
         f"version: {_quoted(about.version)}", f"date-released: {day}",
+        *([f"doi: {_quoted(about.doi)}"] if about.doi else []),
         *([f"license: {about.license}"] if about.license in LICENSES else []),
         "authors:", *authors, "",
     ])  # fmt: skip

@@ -32,6 +32,10 @@ def publish(
     license_file: Annotated[
         Path | None, typer.Option(help="Text of the licence; needed for other licences.", metavar="FILE")
     ] = None,
+    publisher: Annotated[str | None, typer.Option(help="Organisation that keeps the data set.", metavar="NAME")] = None,
+    doi: Annotated[
+        str | None, typer.Option(help="DOI of this version, such as 10.5281/zenodo.1234.", metavar="DOI")
+    ] = None,
     creators: Annotated[
         Path | None,
         typer.Option(help="CSV with the columns name, affiliation, orcid of the creators.", metavar="FILE.csv"),
@@ -88,7 +92,8 @@ def publish(
     assert store is not None  # by the first check
     cohort = open_cohort(store)
     key_rows = None if key is None else key.rows_of(cohort)
-    about, sides = shown.about_of(title, version, license, creators, license_file), shown.SplitRule(test_share, seed)
+    about = shown.about_of(title, version, license, creators, license_file, publisher, doi)
+    sides = shown.SplitRule(test_share, seed)
     by_case = None if scores is None else scores_of_cases(read_measurements(cohort), scores, key_rows)
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(

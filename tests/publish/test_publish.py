@@ -15,9 +15,8 @@ from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.publish import About, Creator, check_dataset, dataset, identifiers_of, publish, read_creators
 from lungmix.publish.contents import contents_of
-from lungmix.publish.folder import ImageFile, read_record, read_sums
+from lungmix.publish.folder import read_record, read_sums
 from lungmix.publish.identifiers import IdentifierSearch
-from lungmix.publish.texts import changes_text
 from lungmix.stages.measure import measure_cohort
 from support.labelled import add_case, labelled_store
 
@@ -172,17 +171,6 @@ def test_next_version_keeps_the_files_of_unchanged_scans(tmp_path):
     assert check_dataset(second) == {}
     with pytest.raises(UsageError, match="complete data set"):
         publish(cohort, second, SECOND, previous=first)
-
-
-def test_changes_name_removed_scans_and_why_labels_changed():
-    old = [
-        ImageFile("images/a/a_ct.nrrd", "a", "ct", "1", {}, "s1"),
-        ImageFile("images/b/b_tissue.nrrd", "b", "tissue", "2", {"lungmix_model": "paper:1"}, "s2"),
-    ]
-    now = [ImageFile("images/b/b_tissue.nrrd", "b", "tissue", "3", {"lungmix_model": "anchored:2"}, "s3")]
-    text = changes_text(SECOND, "2026-01-31", now, old, "# Changes\n\n## 1.0 (2026-01-01)\n")
-    assert "- removed: a\n" in text
-    assert "- changed: images/b/b_tissue.nrrd, model paper:1 became anchored:2\n" in text
 
 
 def test_killed_publication_is_resumed_without_writing_finished_images_again(tmp_path, monkeypatch):

@@ -14,20 +14,20 @@ from distributed import Client
 
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
-from lungmix.errors import StoreError, UsageError, count_of, mark_path, reason_of, redact, reveal
+from lungmix.errors import StoreError, count_of, reason_of, redact, reveal
 from lungmix.export.images import export_image, made_with
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
 from lungmix.publish.check import check_dataset
 from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
-from lungmix.publish.datacite import Release, read_release
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.metadata import write_metadata
-from lungmix.publish.split import Split, SplitRule, check_patients, read_sides, split_patients
+from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
 from lungmix.publish.texts import changes_text, citation_text, description_of, methods_of, readme_text
+from lungmix.publish.versions import EarlierVersion, earlier_version, remove_replaced_files, start_publication
 from lungmix.store import MODEL_FILE, Case, Cohort
 from lungmix.store.case_ref import CaseRef
 from lungmix.store.digests import digest_of
@@ -103,6 +103,9 @@ def publish(
     Images are written slab by slab, one task per image. A call that was killed is resumed by the same call. The sums
     are written last, and only if all cases are written and the check of the folder finds no problem.
 
+    In the folder of a complete data set, a call with another version makes the next version in place: the sums are
+    removed first, images that did not change are not touched, and files of cases that left the store are removed.
+
     Parameters
     ----------
     cohort : Cohort
@@ -128,28 +131,26 @@ def publish(
     Raises
     ------
     UsageError
-        If the folder is a complete publication, is no folder, or has other files; if `previous` is not complete; or
-        if one of training and test set would have no patient, or the store does not record that scans are of one
-        patient.
+        If the folder has this version already, is no folder, or has other files; if `previous` is not complete, or
+        given for the folder of a complete data set; or if one of training and test set would have no patient, or the
+        store does not record that scans are of one patient.
     StoreError
         If no case has labels, or the store no model.
     """
     target, callback = Path(folder), callback or Callback()
     journal = Journal(target)
-    _check_target(target, journal)
-    old = None if previous is None else _previous_version(Path(previous), about)
+    earlier = earlier_version(target, journal, about, previous)
     labelled, absent = _split_cases(cohort)
     model = cohort.read_text(MODEL_FILE)
     if not labelled or model is None:
         raise StoreError(f"{cohort.url} has no labels to publish: run `Pipeline.run(sources)` first", path=cohort.url)
     cases = case_rows(cohort, labelled, scores or {})
     check_patients(cases, key or {})
-    before = {} if previous is None else read_sides(Path(previous))
-    sides = split_patients(cases, split or SplitRule(), about.version, (old or {}).get("split"), before)
-    target.mkdir(parents=True, exist_ok=True)
-    journal.path.touch()
+    before = (None, None) if earlier is None else (earlier.split, earlier.sides)
+    sides = split_patients(cases, split or SplitRule(), about.version, *before)
+    start_publication(target, journal, earlier)
     result = Published(target, about.version, absent=absent)
-    images = _write_images(cohort, labelled, target, journal, old, Path(previous or "."), client, result, callback)
+    images = _write_images(cohort, labelled, target, journal, earlier, client, result, callback)
     result.done = [name for name in labelled if name not in result.failed]
     if result.failed:
         return result
@@ -157,7 +158,8 @@ def publish(
     identifiers, unsearched = identifiers_of(key or {})
     result.search = _search_sentence(key, identifiers, unsearched)
     sums = {image.path: image.sha256 for image in images}
-    sums |= _write_texts(cohort, target, about, model, images, old, previous, cases, sides, result)
+    sums |= _write_texts(cohort, target, about, model, images, earlier, cases, sides, result)
+    remove_replaced_files(target, earlier, sums)
     result.problems = check_dataset(target, identifiers, sums=sums)
     if not result.problems:
         files.write_sums(target, sums)
@@ -170,27 +172,6 @@ def write_image_file(case_ref: CaseRef, image: str, path: str) -> tuple[str, int
     target = Path(path)
     export_image(case_ref.open(), target, image)
     return files.sum_of(target), target.stat().st_size
-
-
-def _check_target(target: Path, journal: Journal) -> None:
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{mark_path(target)} is a file: give a folder for the data set")
-    if (target / files.SUMS_FILE).exists():
-        raise UsageError(
-            f"{mark_path(target)} is a complete data set, which stays as it is: give a new folder, and this one as "
-            "`previous`"
-        )
-    if target.is_dir() and any(target.iterdir()) and not journal.path.is_file():
-        raise UsageError(f"{mark_path(target)} has files of its own: give a new or empty folder")
-
-
-def _previous_version(folder: Path, about: About) -> dict[str, Any]:
-    record = files.read_record(folder)
-    if files.read_sums(folder) is None:
-        raise UsageError(f"{mark_path(folder)} was not completed: run its publication again before the next version")
-    if record["version"] == about.version:
-        raise UsageError(f"{mark_path(folder)} has version {about.version} already: give another `version`")
-    return record
 
 
 def _split_cases(cohort: Cohort) -> tuple[list[str], dict[str, str]]:
@@ -221,23 +202,25 @@ def _planned(case: Case) -> list[ImageFile]:
 
 
 def _write_images(
-    cohort: Cohort, names: Sequence[str], target: Path, journal: Journal, old: Mapping[str, Any] | None,
-    old_folder: Path, client: Client | None, result: Published, callback: Callback,
+    cohort: Cohort, names: Sequence[str], target: Path, journal: Journal, earlier: EarlierVersion | None,
+    client: Client | None, result: Published, callback: Callback,
 ) -> list[ImageFile]:  # fmt: skip
     finished = journal.read()
-    old_images = {image.path: image for image in (old or {"images": ()})["images"]}
+    old_images = {} if earlier is None else earlier.images
+    old_folder = target if earlier is None else earlier.folder
 
     def write_case(name: str) -> list[ImageFile]:
         images = []
         for image in _planned(cohort.case(name)):
             file = target / image.path
-            earlier, before = finished.get(image.path), old_images.get(image.path)
-            if earlier is not None and earlier.source == image.source and _has_sum(file, earlier):
-                images.append(earlier)
+            made, before = finished.get(image.path), old_images.get(image.path)
+            if made is not None and made.source == image.source and _has_sum(file, made):
+                images.append(made)
                 result.kept += 1
                 continue
             if before is not None and before.source == image.source and _has_sum(old_folder / image.path, before):
-                _link(old_folder / image.path, file)
+                if old_folder != target:
+                    _link(old_folder / image.path, file)
                 done = before
                 result.linked += 1
             else:
@@ -317,8 +300,8 @@ def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], 
 
 
 def _write_texts(
-    cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile], old: Mapping[str, Any] | None,
-    previous: str | Path | None, cases: list[Row], split: Split | None, result: Published,
+    cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile],
+    earlier: EarlierVersion | None, cases: list[Row], split: Split | None, result: Published,
 ) -> dict[str, str]:  # fmt: skip
     """Write tables, texts and metadata, and return their sums by file."""
     day, overview = date.today().isoformat(), overview_of(cohort)
@@ -330,10 +313,7 @@ def _write_texts(
     table_1 = table_1_texts(cohort, result.done, scores)
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
     dictionary = dictionary_rows(columns)
-    release = None
-    if old is not None:
-        release = read_release(Path(previous or "."), Release(about.title, str(old["version"])))
-    earlier = "" if previous is None else (Path(previous) / files.CHANGES_FILE).read_text(encoding="utf-8")
+    release = None if earlier is None else earlier.release
     texts = {
         **{file: csv_text(table) for file, table in rows.items()},
         **table_1,
@@ -344,10 +324,10 @@ def _write_texts(
         ),
         files.LICENSE_FILE: license_file_text(about),
         files.CITATION_FILE: citation_text(about, day),
-        files.CHANGES_FILE: changes_text(about, day, images, None if old is None else old["images"], earlier),
+        files.CHANGES_FILE: changes_text(about, day, images, earlier),
         files.RECORD_FILE: files.record_text(
             about.version,
-            1 if old is None else old["number"] + 1,
+            1 if earlier is None else earlier.number + 1,
             images,
             {} if split is None else {"split": split.to_dict()},
         ),

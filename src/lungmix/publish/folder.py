@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ LICENSE_FILE = "LICENSE.txt"
 CITATION_FILE = "CITATION.cff"
 CHANGES_FILE = "CHANGELOG.md"
 
-_READ_BYTES = 1 << 20
+_REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class ImageFile:
     made_with: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, JSON-ready."""
+        return asdict(self)
 
 
 def path_of(case: str, image: str) -> str:
@@ -127,12 +132,16 @@ def record_text(
     version: str, number: int, images: Iterable[ImageFile], settings: Mapping[str, Any] | None = None
 ) -> str:
     """Return the text of the record of a published folder; `settings` are entries that the next version needs."""
-    record = {"version": version, "number": number, **(settings or {}), "images": [asdict(image) for image in images]}
+    listed = [image.to_dict() for image in images]
+    record = {"version": version, "number": number, **(settings or {}), "images": listed}
     return json.dumps(record, indent=1) + "\n"
 
 
 class Journal:
-    """Record of the finished images of a publication that is not complete, one JSON object per line."""
+    """Record of a publication that is not complete, one JSON object per line: its finished images.
+
+    If it replaces an earlier version in the same folder, the first line holds what is needed of that version.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL_FILE
@@ -149,8 +158,20 @@ class Journal:
             images[image.path] = image
         return images
 
+    def start(self, replaced: dict[str, Any]) -> None:
+        """Start the journal of a version that replaces another one, of which `replaced` is kept, JSON-ready."""
+        with atomic_file(self.path) as out:
+            out.write(f"{json.dumps({_REPLACED: replaced})}\n".encode())
+
+    def replaced(self) -> dict[str, Any] | None:
+        """Return what was kept of the version that is replaced, None if there is none."""
+        with suppress(OSError, ValueError, AttributeError), self.path.open(encoding="utf-8") as stream:
+            kept: dict[str, Any] | None = json.loads(stream.readline()).get(_REPLACED)
+            return kept
+        return None
+
     def add(self, image: ImageFile) -> None:
         """Add a finished image."""
         with self.path.open("a", encoding="utf-8") as stream:
             # A cut line before this one must not swallow it.
-            stream.write(f"\n{json.dumps(asdict(image))}\n")
+            stream.write(f"\n{json.dumps(image.to_dict())}\n")

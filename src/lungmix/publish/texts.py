@@ -13,6 +13,7 @@ from lungmix.publish.folder import MODEL_FILE, ImageFile
 from lungmix.publish.split import FIXED_TEXT as TEXT_OF_SPLIT
 from lungmix.publish.split import Split, split_text
 from lungmix.publish.tables import DESCRIBED
+from lungmix.publish.versions import EarlierVersion
 from lungmix.store.schema import LABEL_MAPS
 from lungmix.tissue import segments_of
 from lungmix.webpage.overview import CohortOverview
@@ -173,9 +174,7 @@ def citation_text(about: About, day: str) -> str:
     ])  # fmt: skip
 
 
-def changes_text(
-    about: About, day: str, images: Sequence[ImageFile], previous: Sequence[ImageFile] | None, earlier: str
-) -> str:
+def changes_text(about: About, day: str, images: Sequence[ImageFile], earlier: EarlierVersion | None) -> str:
     """Return the text of the changes: those since the previous version, then the earlier text.
 
     Parameters
@@ -186,42 +185,47 @@ def changes_text(
         Date of the publication.
     images : sequence of ImageFile
         Images of this version.
-    previous : sequence of ImageFile or None
-        Images of the previous version; None for the first version.
-    earlier : str
-        Text of the changes of the previous version.
+    earlier : EarlierVersion or None
+        The previous version; None for the first version.
     """
     lines = [f"## {about.version} ({day})", ""]
-    if previous is None:
+    if earlier is None:
         lines.append(f"First version: {count_of(len({image.case for image in images}), 'scan')}.")
     else:
-        before, now = ({image.path: image for image in each} for each in (previous, images))
-        old_cases, new_cases = ({image.case for image in each} for each in (previous, images))
+        before, now = earlier.images, {image.path: image for image in images}
+        old_cases, new_cases = ({image.case for image in each.values()} for each in (before, now))
         lines += [f"- added: {name}" for name in sorted(new_cases - old_cases)]
         lines += [f"- removed: {name}" for name in sorted(old_cases - new_cases)]
-        for path in sorted(now):
-            image, old = now[path], before.get(path)
-            if image.case in old_cases and (old is None or old.sha256 != image.sha256):
-                lines.append(f"- {'new file' if old is None else 'changed'}: {path}, {_reason(image, old)}")
-        lines += [
-            f"- file removed: {path}" for path in sorted(before.keys() - now.keys()) if before[path].case in new_cases
-        ]
+        lines += [line for name in sorted(old_cases & new_cases) for line in _changes_of_case(name, before, now)]
         same = sum(path in now and now[path].sha256 == image.sha256 for path, image in before.items())
         lines.append(f"- unchanged: {count_of(same, 'image')}")
-    _, _, rest = earlier.partition("\n\n")
+    _, _, rest = ("" if earlier is None else earlier.changes).partition("\n\n")
     return "\n".join(["# Changes", "", *lines]) + "\n" + (f"\n{rest}" if rest else "")
 
 
-def _reason(image: ImageFile, old: ImageFile | None) -> str:
-    if old is None:
-        return "made for this version"
-    changed = [
+def _changes_of_case(name: str, before: Mapping[str, ImageFile], now: Mapping[str, ImageFile]) -> list[str]:
+    """Return lines about the images of a case in both versions: relabelled, changed, new and removed ones, and why."""
+    old, new = ({path: image for path, image in each.items() if image.case == name} for each in (before, now))
+    changed = [path for path in sorted(old.keys() & new.keys()) if old[path].sha256 != new[path].sha256]
+    lines = []
+    if changed:
+        reasons = dict.fromkeys(text for path in changed for text in _reasons(new[path], old[path]))
+        images = list(dict.fromkeys(new[path].image for path in changed))
+        what = "relabelled" if all(image.startswith("tissue") for image in images) else "changed"
+        why = "; ".join(reasons) or "the scan was converted or its mask computed again, with other voxels"
+        lines.append(f"- {what}: {name} ({', '.join(images)}), {why}")
+    lines += [f"- new file: {path}" for path in sorted(new.keys() - old.keys())]
+    return lines + [f"- file removed: {path}" for path in sorted(old.keys() - new.keys())]
+
+
+def _reasons(image: ImageFile, old: ImageFile) -> list[str]:
+    """Return which of the parameters that an image was made with changed."""
+    return [
         f"{key.removeprefix('lungmix_')} {before} became {now}"
         for key in sorted(old.made_with.keys() | image.made_with.keys())
         for before, now in [(old.made_with.get(key, "unrecorded"), image.made_with.get(key, "unrecorded"))]
         if before != now
     ]
-    return "; ".join(changed) or "the scan was converted or its mask computed again, with other voxels"
 
 
 def _quoted(text: str) -> str:

@@ -70,7 +70,8 @@ def publish(
     """Publish labelled cases as NRRD files with tables, a data card, metadata (Croissant) and SHA-256 sums.
 
     With --key-table, all files are searched for the identifiers of patients. The exit status is 1 if a case fails or
-    the check of the folder finds a problem; the data set then has no sums and is not complete.
+    the check of the folder finds a problem; the data set then has no sums and is not complete. In the folder of a
+    complete data set, another version replaces it: images that did not change are not touched.
     """
     from lungmix.analysis.score_table import scores_of_cases
     from lungmix.cli import show_publish as shown

@@ -66,7 +66,7 @@ def copy(grown, tmp_path):
     return shutil.copytree(grown[2], tmp_path / "data")
 
 
-def test_next_version_in_place_has_the_bytes_of_one_in_a_new_folder_and_does_not_touch_the_rest(grown, copy):
+def test_version_in_place_has_the_bytes_of_one_in_a_new_folder_and_touches_no_other(grown, copy):
     _, after, _, second = grown
     before = places(copy)
     (copy / "old.csv").write_text("")

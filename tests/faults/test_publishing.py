@@ -1,4 +1,4 @@
-"""The command ``publish`` is killed at random moments; resumed, it ends with the bytes of an undisturbed publication."""
+"""The command ``publish`` is killed at random moments; resumed, it ends with the bytes of an undisturbed one."""
 
 import random
 import time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import shutil
 
@@ -12,7 +13,7 @@ import lungmix
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED
-from lungmix.publish import About, Creator, check_dataset, dataset, publish, versions
+from lungmix.publish import About, Creator, SplitRule, check_dataset, dataset, publish, versions
 from lungmix.publish.folder import ImageFile
 from lungmix.publish.texts import changes_text
 from lungmix.publish.versions import EarlierVersion
@@ -55,7 +56,7 @@ def grown(tmp_path_factory):
     add_case(after, "case-new", ct, np.ones(ct.shape, "uint8"), Geometry((10, 9, 8), (1.0, 2.0, 3.0)))
     after = lungmix.open_cohort(folder / "after.zarr", "a")
     measure_cohort(after, list(after), PUBLISHED)
-    assert publish(before, folder / "one", FIRST).is_complete
+    assert publish(before, folder / "one", FIRST, split=SplitRule(0.4)).is_complete
     assert publish(after, folder / "two", SECOND, previous=folder / "one").is_complete
     return before, after, folder / "one", folder / "two"
 
@@ -94,6 +95,8 @@ def test_changes_say_what_was_added_removed_and_relabelled_and_why(grown):
     assert " became other:" in text
     assert "- unchanged: 6 images\n" in text
     assert text.index("## 2.0") < text.index("## 1.0")
+    with (grown[3] / "split.csv").open() as stream:
+        assert {row["since"] for row in csv.DictReader(stream)} == {"1.0", "2.0"}
 
 
 class Kill(BaseException):

@@ -14,6 +14,7 @@ from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED
 from lungmix.publish import About, Creator, SplitRule, check_dataset, dataset, publish, versions
+from lungmix.publish.datacite import Release
 from lungmix.publish.folder import ImageFile
 from lungmix.publish.texts import changes_text
 from lungmix.publish.versions import EarlierVersion
@@ -183,7 +184,9 @@ def test_changes_name_other_voxels_new_files_and_removed_files(tmp_path):
         ImageFile("images/b/b_ct.nrrd", "b", "ct", "9", {}, "s9"),
         ImageFile("images/b/b_tissue.nrrd", "b", "tissue", "3", {}, "s3"),
     ]
-    earlier = EarlierVersion(tmp_path, "1.0", 1, {image.path: image for image in old}, "# Changes\n\n## 1.0\n", ())
+    earlier = EarlierVersion(
+        tmp_path, "1.0", 1, {image.path: image for image in old}, "# Changes\n\n## 1.0\n", (), Release("", "1.0")
+    )
     text = changes_text(SECOND, "2026-01-31", now, earlier)
     assert "- changed: b (ct), the scan was converted or its mask computed again, with other voxels\n" in text
     assert "- new file: images/b/b_tissue.nrrd\n- file removed: images/b/b_side.nrrd\n" in text

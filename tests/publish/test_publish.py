@@ -235,6 +235,11 @@ def test_statements_that_say_nothing_are_rejected(arguments, message):
         About(*arguments)
 
 
+@pytest.mark.parametrize("license", ["CC-BY-4.0", "cc-by-4.0", "CC BY 4.0"])
+def test_licences_are_recognised_as_people_write_them(license):
+    assert About("T", "1.0", license, ABOUT.creators).license == "CC-BY-4.0"
+
+
 def test_creators_are_read_from_a_table_and_wrong_lines_are_named(tmp_path):
     table = tmp_path / "people.csv"
     table.write_text('name,orcid\n"Doe, Jane",0000-0002-1825-0097\nA Hospital,\n')
@@ -245,6 +250,67 @@ def test_creators_are_read_from_a_table_and_wrong_lines_are_named(tmp_path):
     table.write_text("name,orcid\nDoe,0000-0002-1825-0079\n")
     with pytest.raises(UsageError, match="line 2: 0000-0002-1825-0079 is no ORCID: the check digit"):
         read_creators(table)
+
+
+CREATORS = (Creator("Doe, Jane", "A Hospital", "0000-0002-1825-0097"), Creator("A Hospital"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "a.csv",
+            "name,family,given,affiliation,orcid\n,Doe,Jane,A Hospital,https://orcid.org/0000-0002-1825-0097\n"
+            "A Hospital,,,,\n",
+        ),
+        (
+            "a.csv",
+            'Name;Affiliation;ORCID\n"Doe, Jane";A Hospital;0000-0002-1825-0097\nA Hospital;;\n',
+        ),
+        (
+            "a.json",
+            '[{"name": "Doe, Jane", "affiliation": "A Hospital", "orcid": "0000-0002-1825-0097"}, "A Hospital"]',
+        ),
+        (
+            "a.json",
+            '{"authors": [{"family-names": "Doe", "given-names": "Jane", "affiliation": "A Hospital", '
+            '"orcid": "https://orcid.org/0000-0002-1825-0097"}, {"name": "A Hospital"}]}',
+        ),
+    ],
+)
+def test_creators_are_read_from_tables_and_json(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_creators(tmp_path / name) == CREATORS
+
+
+def test_creators_are_read_from_a_name_per_line(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffDoe, Jane\n\n  A Hospital\n", encoding="utf-8")
+    assert read_creators(tmp_path / "a.txt") == (Creator("Doe, Jane"), Creator("A Hospital"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "\n", "holds no creators"),
+        ("a.json", "[]", "holds no creators"),
+        ("a.json", "{", "is not JSON"),
+        ("a.json", '{"creators": 3}', "no list of creators"),
+        ("a.json", "[3]", "creator 1: it is neither a name nor an object"),
+        ("a.json", '["Doe", {"orcid": "0000-0002-1825-0097"}]', "creator 2: no name"),
+        ("a.json", '[{"name": 3}]', "creator 1: its name is no text"),
+        ("a.csv", "who,orcid\nDoe,\n", "it needs a column name"),
+        ("a.csv", "name,orcid\n,0000-0002-1825-0097\n", "line 2: no name"),
+    ],
+)
+def test_files_without_creators_are_errors(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_creators(tmp_path / name)
+
+
+def test_missing_file_of_creators_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_creators(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("orcid", ["0000-0002-1825-0097", "0000-0002-1694-233X", "0000-0001-5109-3700", ""])

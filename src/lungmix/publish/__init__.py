@@ -1,7 +1,8 @@
 """Publication of a cohort as a data set: a folder of plain files with metadata, and checks of such a folder."""
 
-from lungmix.publish.about import LICENSES, About, Creator, read_creators
+from lungmix.publish.about import LICENSES, About, Creator
 from lungmix.publish.check import check_dataset
+from lungmix.publish.creators import read_creators
 from lungmix.publish.dataset import Published, publish
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.split import SplitRule

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from lungmix.errors import UsageError, mark_path, mark_untrusted
-from lungmix.formats.tables import column_of
-from lungmix.intake.user_tables import check_cells, read_user_table
+from lungmix.errors import UsageError, mark_untrusted
 
 LICENSES = {
     "CC0-1.0": ("CC0 1.0 Universal", "https://creativecommons.org/publicdomain/zero/1.0/legalcode"),
@@ -82,7 +79,8 @@ class About:
     title, version : str
         Title and version of the data set.
     license : str
-        SPDX identifier, see `LICENSES`; any text if there is a `license_text`.
+        SPDX identifier, see `LICENSES`, in capitals or not, with hyphens or spaces; any text if there is a
+        `license_text`.
     creators : tuple of Creator
         Who is cited.
     license_text : str
@@ -112,13 +110,16 @@ class About:
             raise UsageError("the title of a data set needs one line of text: give another `title`")
         if not _VERSION.fullmatch(self.version):
             raise UsageError(f"`version={self.version!r}` is not possible: use letters, digits and dots, such as 1.0")
-        if self.license not in LICENSES and not self.license_text:
+        written = self.license.strip().replace(" ", "-").upper()
+        if written in LICENSES:
+            object.__setattr__(self, "license", written)
+        elif not self.license_text:
             raise UsageError(
                 f"the licence {self.license!r} is not one of {', '.join(LICENSES)}: give the file with its text as "
                 "`license_text`"
             )
         if not self.creators:
-            raise UsageError("a data set needs creators: give a table of them as `creators`")
+            raise UsageError("a data set needs creators: give a file with their names as `creators`")
         if self.doi and not _DOI.fullmatch(self.doi):
             raise UsageError(f"`doi={self.doi!r}` is no DOI: write it without an address, such as 10.5281/zenodo.1234")
 
@@ -126,34 +127,6 @@ class About:
     def license_url(self) -> str:
         """Address of the text of the licence, or the file with it."""
         return LICENSES[self.license][1] if self.license in LICENSES else "LICENSE.txt"
-
-
-def read_creators(path: str | Path) -> tuple[Creator, ...]:
-    """Read a CSV file with the column ``name``, and ``affiliation`` and ``orcid`` where they are known.
-
-    Raises
-    ------
-    UsageError
-        If the file is not such a table; the message names the first invalid line.
-    """
-    file = Path(path)
-    header, lines = read_user_table(
-        file, ("name",), "creators", "a header such as name,affiliation,orcid and a line each"
-    )
-    check_cells(file, header, lines)
-    columns = {key: column_of(header, (key,)) for key in ("name", "affiliation", "orcid")}
-    if columns["name"] is None:
-        raise UsageError(f"{mark_path(file)} has no column name: add one with the names of the creators")
-    creators = []
-    for number, cells in lines:
-        values = {key: "" if index is None else cells[index] for key, index in columns.items()}
-        if not values["name"]:
-            raise UsageError(f"{mark_path(file)}, line {number}: no name: fill it in or delete the line")
-        try:
-            creators.append(Creator(**values))
-        except UsageError as error:
-            raise UsageError(f"{mark_path(file)}, line {number}: {error.raw_message}") from None
-    return tuple(creators)
 
 
 def orcid_problem(orcid: str) -> str:

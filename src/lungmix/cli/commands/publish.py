@@ -38,7 +38,10 @@ def publish(
     ] = None,
     creators: Annotated[
         Path | None,
-        typer.Option(help="CSV with the columns name, affiliation, orcid of the creators.", metavar="FILE.csv"),
+        typer.Option(
+            help="The creators: CSV with the columns name, affiliation, orcid, or JSON, or a name per line (.txt).",
+            metavar="FILE",
+        ),
     ] = None,
     previous: Annotated[
         Path | None,

@@ -11,13 +11,23 @@ from rich.console import Console
 from lungmix.cli.redaction import may_show_names, printable
 from lungmix.cli.spelling import spelled
 from lungmix.errors import UsageError, count_of, mark_path
-from lungmix.publish import About, Published, SplitRule, check_dataset, identifiers_of, publish, read_creators
+from lungmix.publish import (
+    About,
+    Published,
+    SplitRule,
+    check_dataset,
+    formats_in,
+    identifiers_of,
+    publish,
+    read_creators,
+)
 
 __all__ = [
     "SplitRule",
     "about_of",
     "check_dataset",
     "checked_values",
+    "formats_in",
     "identifiers_of",
     "publish",
     "published_values",

@@ -149,7 +149,9 @@ def segmentation_without_pixels(
         Preset and model that made the labels.
     """
     rows, columns = int(slices[0].Rows), int(slices[0].Columns)
-    series_uid, instance_uid = (str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in"))
+    series_uid, instance_uid, dimensions_uid = (
+        str(generate_uid(entropy_srcs=[*identity, str(binary), kind])) for kind in ("se", "in", "dimensions")
+    )
     dataset = Segmentation(
         source_images=[_with_size(header, 1, N_LABELS) for header in slices],
         pixel_array=(present * np.arange(N_LABELS, dtype=np.uint8))[:, np.newaxis, :],
@@ -173,6 +175,9 @@ def segmentation_without_pixels(
     # The encoder of RLE crashes the process for frames with an odd number of pixels.
     if not binary and rows * columns % 2 == 0:
         dataset.file_meta.TransferSyntaxUID = RLELossless
+    # highdicom draws it at random, so that equal labels would give different files.
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions_uid
     dataset.CodingSchemeIdentificationSequence = [coding_scheme()]
     # The attribute is required but may be empty; highdicom omits it without a name.
     dataset.ContentCreatorName = ""

@@ -4,6 +4,7 @@ from lungmix.publish.about import LICENSES, About, Creator
 from lungmix.publish.check import check_dataset
 from lungmix.publish.creators import read_creators
 from lungmix.publish.dataset import Published, publish
+from lungmix.publish.forms import formats_in
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.split import SplitRule
 
@@ -14,6 +15,7 @@ __all__ = [
     "Published",
     "SplitRule",
     "check_dataset",
+    "formats_in",
     "identifiers_of",
     "publish",
     "read_creators",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from lungmix.cluster import map_bounded
+from lungmix.publish.check_forms import geometry_of, is_same_place, problems_of_folder
 from lungmix.publish.folder import (
     CASES_FILE,
     CHANGES_FILE,
@@ -24,6 +24,7 @@ from lungmix.publish.folder import (
     LABELS_FILE,
     LICENSE_FILE,
     MODEL_FILE,
+    NIFTI,
     README_FILE,
     RECORD_FILE,
     ROCRATE_FILE,
@@ -36,6 +37,7 @@ from lungmix.publish.folder import (
     read_sums,
     sum_of,
 )
+from lungmix.publish.forms import sums_of
 from lungmix.publish.identifiers import IdentifierSearch, bytes_of, decompressed
 from lungmix.publish.split import is_consistent
 from lungmix.store.schema import HARMONISED
@@ -49,6 +51,9 @@ REQUIRED = (
 _BYTES = {"ct": 2, HARMONISED: 2}
 """Bytes of a voxel by image; all other images have one."""
 
+_NIFTI_HEADER = 352
+_UNREADABLE = "its header, or that of its CT, cannot be read"
+
 
 def check_dataset(
     folder: str | Path,
@@ -60,9 +65,9 @@ def check_dataset(
     """Return the problems of a published folder, by file.
 
     Checked are the sum of every file, that no file is missing or unexpected, that the metadata are JSON, that each
-    patient is on one side of training and test set, that each
-    label map has size, spacing, origin and direction of its CT and all its voxels, and that no identifier is in the
-    name, the bytes or the decompressed bytes of a file. Text that is burned into slices is not searched for, and
+    image in each format has size, spacing, origin and direction of its CT and all its voxels, that DICOM objects have
+    no names, dates and UIDs of others, and that no identifier is in the name, the bytes, the decompressed bytes or a
+    value of the header of a file. Text that is burned into slices is not searched for, and
     faces are not removed.
 
     Parameters
@@ -82,14 +87,16 @@ def check_dataset(
         If the folder is no publication.
     """
     root = Path(folder)
-    images = {image.path: image for image in read_record(root)["images"]}
+    recorded_images = read_record(root)["images"]
+    images = {image.path: image for image in recorded_images if not image.is_folder}
+    folders = {image.path: image for image in recorded_images if image.is_folder}
     recorded = read_sums(root) if sums is None else dict(sums)
     problems: dict[str, list[str]] = {}
     if recorded is None:
         problems[SUMS_FILE] = ["is missing: the publication was not completed"]
     present = {file.relative_to(root).as_posix() for file in root.rglob("*") if not file.is_dir() or file.is_symlink()}
     present -= {SUMS_FILE} if sums is None else {SUMS_FILE, JOURNAL_FILE}
-    listed = {*(recorded or present), *images, *REQUIRED}
+    listed = {*(recorded or present), *sums_of(recorded_images), *REQUIRED}
     for path in sorted(listed - present):
         problems[path] = ["is missing"]
     for path in sorted(present - listed):
@@ -97,12 +104,16 @@ def check_dataset(
     search = IdentifierSearch(identifiers)
 
     def check(path: str) -> list[str]:
+        if path in folders:
+            return _problems_of_folder(root, folders[path], search)
         return list(
             _problems_of(root, path, None if recorded is None else recorded.get(path), images.get(path), search)
         )
 
     for outcome in map_bounded(
-        sorted(present | ({SUMS_FILE} if sums is None and recorded else set())), check, os.cpu_count() or 1
+        sorted(present | folders.keys() | ({SUMS_FILE} if sums is None and recorded else set())),
+        check,
+        os.cpu_count() or 1,
     ):
         texts = [f"cannot be read: {type(outcome.error).__name__}"] if outcome.error else outcome.result or []
         if texts:
@@ -156,19 +167,20 @@ def _problems_of_json(file: Path) -> list[str]:
 
 def _problems_of_geometry(root: Path, image: ImageFile, length: int) -> list[str]:
     try:
-        grid, size = _grid_of(root / image.path)
-        if length != int(np.prod(size)) * _BYTES.get(image.image, 1):
-            return ["does not have the voxels of its size"]
-        if image.image != "ct" and grid != _grid_of(root / path_of(image.case, "ct"))[0]:
-            return ["does not have the geometry of its CT"]
+        grid, ct = geometry_of(root / image.path), geometry_of(root / path_of(image.case, "ct"))
     except RuntimeError:
-        return ["its header, or that of its CT, cannot be read"]
+        return [_UNREADABLE]
+    header = _NIFTI_HEADER if image.format == NIFTI else 0
+    if length != header + int(np.prod(grid.size)) * _BYTES.get(image.image, 1):
+        return ["does not have the voxels of its size"]
+    if grid != ct and not (image.format == NIFTI and is_same_place(grid, ct)):
+        return ["does not have the geometry of its CT"]
     return []
 
 
-def _grid_of(file: Path) -> tuple[tuple[object, ...], tuple[int, ...]]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    size = reader.GetSize()
-    return (size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()), size
+def _problems_of_folder(root: Path, image: ImageFile, search: IdentifierSearch) -> list[str]:
+    try:
+        ct = geometry_of(root / path_of(image.case, "ct"))
+    except RuntimeError:
+        return [_UNREADABLE]
+    return problems_of_folder(root, image, ct, search)

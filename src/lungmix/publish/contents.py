@@ -24,6 +24,11 @@ CONTENTS: dict[str, str] = {
     files.path_of("CASE", "lobe"): f"lobes, where the store has them: {_labels(LOBES)}",
     files.path_of("CASE", "zone"): f"lung zones, where the store has them; {files.LABELS_FILE} names their labels",
     files.path_of("CASE", HARMONISED): "HU after harmonisation, where the store has them; labels are of these HU",
+    "images/CASE/CASE_IMAGE.nii.gz": "the same images as NIfTI, where the data set has this format",
+    files.path_of(
+        "CASE", "tissue", files.DICOM_SEG
+    ): "tissue labels as DICOM SEG with the CT, where it has this format",
+    files.path_of("CASE", "ct", files.OME_ZARR): "the same images as OME-Zarr 0.5, where it has this format",
     files.CASES_FILE: "a row per scan: patient, scanner, geometry, measurements, score, flags of quality control",
     files.FILES_FILE: "a row per image: case, path, size, SHA-256 sum",
     files.ZONES_FILE: "a row per lung zone, sum of zones and lobe of each scan, where the store has them",
@@ -47,15 +52,21 @@ CONTENTS: dict[str, str] = {
 
 
 def contents_of(path: str, case: str = "") -> str:
-    """Return the contents of a file in a sentence; of an image, with the name of its case.
+    """Return the contents of a file or a folder in a sentence; of an image, with the name of its case.
 
     Raises
     ------
     KeyError
         If the data card does not describe the file.
     """
-    text = CONTENTS[path.replace(f"/{case}/{case}_", "/CASE/CASE_") if case else path]
-    return f"{case}: {text}" if case else text
+    if not case:
+        return CONTENTS[path]
+    key = path.rstrip("/").replace(f"images/{case}/{case}", "images/CASE/CASE", 1)
+    for ending in (files.EXTENSIONS[name] for name in (files.NIFTI, files.DICOM_SEG, files.OME_ZARR)):
+        if ending in key:
+            # Images in further formats are described in one line each.
+            key = next(listed for listed in CONTENTS if ending in listed)
+    return f"{case}: {CONTENTS[key]}"
 
 
 def contents_table() -> str:

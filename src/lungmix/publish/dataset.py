@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,31 @@ from distributed import Client
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
 from lungmix.errors import StoreError, count_of, reason_of, redact, reveal
-from lungmix.export.images import export_image, made_with
+from lungmix.export.images import export_image
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
 from lungmix.publish.check import check_dataset
 from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
 from lungmix.publish.folder import ImageFile, Journal
+from lungmix.publish.forms import (
+    formats_in,
+    has_sums,
+    link_files,
+    planned_images,
+    remove_other_files,
+    sums_of,
+    write_folder,
+)
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.metadata import write_metadata
 from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
 from lungmix.publish.texts import changes_text, citation_text, description_of, methods_of, readme_text
 from lungmix.publish.versions import EarlierVersion, earlier_version, remove_replaced_files, start_publication
-from lungmix.store import MODEL_FILE, Case, Cohort
+from lungmix.store import MODEL_FILE, Cohort
 from lungmix.store.case_ref import CaseRef
-from lungmix.store.digests import digest_of
-from lungmix.store.models import record_of
-from lungmix.store.schema import ARRAYS, LABEL
+from lungmix.store.schema import LABEL, LABEL_MAPS
 from lungmix.webpage.overview import overview_of
 
 _PARALLEL_CASES = 2
@@ -96,6 +102,7 @@ def publish(
     scores: Mapping[str, int] | None = None,
     key: Mapping[str, Mapping[str, str]] | None = None,
     split: SplitRule | None = None,
+    formats: Sequence[str] = (files.NRRD,),
     callback: Callback | None = None,
 ) -> Published:
     """Publish the labelled cases of a cohort as a folder of plain files.
@@ -125,19 +132,21 @@ def publish(
         Rows of a key table by case. Files are searched for the identifiers in them, in this process only.
     split : SplitRule, optional
         Share and seed by which patients are assigned to the training and the test set.
+    formats : sequence of str
+        Formats of the images: ``nrrd``, which is always written, ``nifti``, ``dicom-seg`` and ``ome-zarr``.
     callback : Callback, optional
         Receives progress and warnings.
 
     Raises
     ------
     UsageError
-        If the folder has this version already, is no folder, or has other files; if `previous` is not complete, or
-        given for the folder of a complete data set; or if one of training and test set would have no patient, or the
-        store does not record that scans are of one patient.
+        If a format is unknown; if the folder has this version already, is no folder, or has other files; if
+        `previous` is not complete, or given for the folder of a complete data set; or if one of training and test set
+        would have no patient, or the store does not record that scans are of one patient.
     StoreError
         If no case has labels, or the store no model.
     """
-    target, callback = Path(folder), callback or Callback()
+    target, callback, formats = Path(folder), callback or Callback(), formats_in(",".join(formats))
     journal = Journal(target)
     earlier = earlier_version(target, journal, about, previous)
     labelled, absent = _split_cases(cohort)
@@ -150,14 +159,14 @@ def publish(
     sides = split_patients(cases, split or SplitRule(), about.version, *before)
     start_publication(target, journal, earlier)
     result = Published(target, about.version, absent=absent)
-    images = _write_images(cohort, labelled, target, journal, earlier, client, result, callback)
+    images = _write_images(cohort, labelled, target, journal, earlier, formats, client, result, callback)
     result.done = [name for name in labelled if name not in result.failed]
     if result.failed:
         return result
-    _remove_other_images(target, images)
+    remove_other_files(target, images)
     identifiers, unsearched = identifiers_of(key or {})
     result.search = _search_sentence(key, identifiers, unsearched)
-    sums = {image.path: image.sha256 for image in images}
+    sums = sums_of(images)
     sums |= _write_texts(cohort, target, about, model, images, earlier, cases, sides, result)
     remove_replaced_files(target, earlier, sums)
     result.problems = check_dataset(target, identifiers, sums=sums)
@@ -168,7 +177,7 @@ def publish(
 
 
 def write_image_file(case_ref: CaseRef, image: str, path: str) -> tuple[str, int]:
-    """Write an image of a case as NRRD, and return the sum and the size of the file; runs on a worker."""
+    """Write an image of a case as NRRD or NIfTI, and return the sum and the size of the file; runs on a worker."""
     target = Path(path)
     export_image(case_ref.open(), target, image)
     return files.sum_of(target), target.stat().st_size
@@ -185,25 +194,9 @@ def _split_cases(cohort: Cohort) -> tuple[list[str], dict[str, str]]:
     return sorted(labelled), absent | dict.fromkeys(cohort.failed, "it could not be converted")
 
 
-def _planned(case: Case) -> list[ImageFile]:
-    """Return the images of a case, without sums."""
-    images = []
-    for image in files.IMAGES:
-        stage = str(ARRAYS[image].stage)
-        record = record_of(case, stage)
-        if image not in files.ALWAYS and (stage not in case.stages or not case.is_started(image)):
-            continue
-        path = ARRAYS[image].level(0)
-        objects = {name: value for name, value in record.get("files", {}).items() if name.startswith(f"{path}/")}
-        made = made_with(case, image)
-        inputs = [image, record.get("key"), sorted(objects.items()), case.geometry.to_dict(), sorted(made.items())]
-        images.append(ImageFile(files.path_of(case.name, image), case.name, image, digest_of(repr(inputs)), made))
-    return images
-
-
 def _write_images(
     cohort: Cohort, names: Sequence[str], target: Path, journal: Journal, earlier: EarlierVersion | None,
-    client: Client | None, result: Published, callback: Callback,
+    formats: Sequence[str], client: Client | None, result: Published, callback: Callback,
 ) -> list[ImageFile]:  # fmt: skip
     finished = journal.read()
     old_images = {} if earlier is None else earlier.images
@@ -211,20 +204,20 @@ def _write_images(
 
     def write_case(name: str) -> list[ImageFile]:
         images = []
-        for image in _planned(cohort.case(name)):
-            file = target / image.path
+        planned = planned_images(cohort.case(name), formats)
+        for image in planned:
             made, before = finished.get(image.path), old_images.get(image.path)
-            if made is not None and made.source == image.source and _has_sum(file, made):
+            if made is not None and made.source == image.source and has_sums(target, made):
                 images.append(made)
                 result.kept += 1
                 continue
-            if before is not None and before.source == image.source and _has_sum(old_folder / image.path, before):
+            if before is not None and before.source == image.source and has_sums(old_folder, before):
                 if old_folder != target:
-                    _link(old_folder / image.path, file)
+                    link_files(old_folder, target, before)
                 done = before
                 result.linked += 1
             else:
-                done = _write(cohort, image, file, client)
+                done = _write(cohort, image, planned, target, client)
                 result.written += 1
             journal.add(done)
             images.append(done)
@@ -244,49 +237,39 @@ def _write_images(
     return sorted(images, key=lambda image: image.path)
 
 
-def _write(cohort: Cohort, image: ImageFile, file: Path, client: Client | None) -> ImageFile:
-    case_ref, path = CaseRef.of(cohort, image.case), str(file.absolute())
-    if client is None:
-        digest, size = write_image_file(case_ref, image.image, path)
+def _write(
+    cohort: Cohort, image: ImageFile, planned: Sequence[ImageFile], target: Path, client: Client | None
+) -> ImageFile:
+    case_ref, root, file = CaseRef.of(cohort, image.case), target.absolute(), target.absolute() / image.path
+    submit = _call if client is None else partial(_submit, client)
+    if image.is_folder:
+        labels = sorted({other.image for other in planned if other.image in LABEL_MAPS})
+        done = submit(write_folder, case_ref, image, str(root), labels)
     else:
-        digest, size = client.submit(write_image_file, case_ref, image.image, path, pure=False).result()
-    if not file.is_file() or file.stat().st_size != size:
+        digest, size = submit(write_image_file, case_ref, image.image, str(file))
+        done = replace(image, sha256=digest, size=size)
+    if any(
+        not (root / path).is_file() or (root / path).stat().st_size != size for path, (size, _) in done.files().items()
+    ):
         raise StoreError(
             f"case {image.case}: a worker wrote its {image.image} to a disk that this machine does not see: give a "
             "folder that all workers share",
             case=image.case,
         )
-    return replace(image, sha256=digest, size=size)
+    return done
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def _submit(client: Client, function: Callable[..., Any], *args: Any) -> Any:
+    return client.submit(function, *args, pure=False).result()
 
 
 def _cases_in_flight(client: Client | None) -> int:
     # One case more than there are workers, so that no worker waits while a case ends and the next one begins.
     return _PARALLEL_CASES if client is None else len(client.scheduler_info(n_workers=-1)["workers"]) + 1
-
-
-def _has_sum(file: Path, image: ImageFile) -> bool:
-    return file.is_file() and file.stat().st_size == image.size and files.sum_of(file) == image.sha256
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        # Another file system, or one without links.
-        shutil.copyfile(source, target)
-
-
-def _remove_other_images(target: Path, images: Sequence[ImageFile]) -> None:
-    """Remove files of cases that left the store, and partial files, since an earlier call on this folder."""
-    paths = {image.path for image in images}
-    for file in sorted((target / "images").rglob("*")):
-        if file.is_file() and file.relative_to(target).as_posix() not in paths:
-            file.unlink()
-    for case_folder in (target / "images").iterdir():
-        if not any(case_folder.iterdir()):
-            case_folder.rmdir()
 
 
 def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], unsearched: int) -> str:
@@ -344,5 +327,5 @@ def _write_texts(
     files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
     sums |= {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
     methods = methods_of(overview, result.done)
-    listed = {image.path: image.sha256 for image in images} | sums
+    listed = sums_of(images) | sums
     return sums | write_metadata(target, about, description, methods, day, images, listed, release)

@@ -12,12 +12,16 @@ from typing import Any
 
 from lungmix.atomic import atomic_file
 from lungmix.errors import UsageError, mark_path
-from lungmix.store.schema import HARMONISED, LABEL_MAPS
+from lungmix.store.schema import ARRAYS, HARMONISED, LABEL_MAPS
 
 IMAGES = ("ct", HARMONISED, *LABEL_MAPS)
 """Images of a case, all on the grid of its scan; those that the store lacks are left out, except `ALWAYS`."""
 ALWAYS = ("ct", "lung", "tissue", "tissue_median")
 """Images without which a case cannot be published."""
+
+NRRD, NIFTI, DICOM_SEG, OME_ZARR = "nrrd", "nifti", "dicom-seg", "ome-zarr"
+EXTENSIONS = {NRRD: ".nrrd", NIFTI: ".nii.gz", DICOM_SEG: "_dicom", OME_ZARR: ".ome.zarr"}
+"""Ending of the files or folders of each format; the first one is always written."""
 
 SUMS_FILE = "SHA256SUMS"
 """File of the sums. It is written last, so that a folder without it is not complete."""
@@ -51,17 +55,22 @@ class ImageFile:
     Attributes
     ----------
     path : str
-        Path in the folder, with slashes.
+        Path in the folder, with slashes, of a file or of a folder of files.
     case, image : str
         Case and name of the image.
     source : str
-        Digest of what the image was made of; files of equal sources have equal bytes.
+        Digest of what the image was made of; files of equal sources have equal bytes, but for the UIDs of DICOM
+        objects, which are derived from random digits of a store.
     made_with : dict of str to str
         Parameters of mask and labels, see `lungmix.export.images.made_with`.
     sha256 : str
-        Sum of the bytes of the file.
+        Sum of the bytes of the file; of a folder, the sum of the lines ``sum  path`` of its files.
     size : int
-        Size of the file, bytes.
+        Size of the file, or of all files of the folder, bytes.
+    format : str
+        One of `EXTENSIONS`.
+    members : dict of str to list
+        Size and sum of each file of a folder, by its path in the folder; empty for a file.
     """
 
     path: str
@@ -71,15 +80,33 @@ class ImageFile:
     made_with: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
+    format: str = NRRD
+    members: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def is_folder(self) -> bool:
+        """True if the format is a folder of files."""
+        return self.format in (DICOM_SEG, OME_ZARR)
+
+    def files(self) -> dict[str, tuple[int, str]]:
+        """Return size and sum of each file of the image, by its path in the data set."""
+        if not self.is_folder:
+            return {self.path: (self.size, self.sha256)}
+        return {f"{self.path}/{name}": (size, digest) for name, (size, digest) in self.members.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, JSON-ready."""
         return asdict(self)
 
 
-def path_of(case: str, image: str) -> str:
-    """Return the path of an image in the folder."""
-    return f"images/{case}/{case}_{image}.nrrd"
+def path_of(case: str, image: str, format: str = NRRD) -> str:
+    """Return the path of an image in the data set, in one of `EXTENSIONS`.
+
+    The images of a case are one OME-Zarr, whose root is the CT.
+    """
+    if format == OME_ZARR:
+        return f"images/{case}/{case}{EXTENSIONS[OME_ZARR]}/{ARRAYS[image].path}".rstrip("/")
+    return f"images/{case}/{case}_{image}{EXTENSIONS[format]}"
 
 
 def sum_of(path: Path) -> str:

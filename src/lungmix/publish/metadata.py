@@ -37,14 +37,18 @@ def write_metadata(
     previous : Release or None
         The previous version.
     """
-    cases = {image.path: image.case for image in images}
+    # Of a folder with hundreds of files, only the folder is listed.
+    cases = {f"{image.path}/" if image.is_folder else image.path: image.case for image in images}
+    in_folders = {path for image in images if image.is_folder for path in image.files()}
+    folders = {f"{image.path}/": image.sha256 for image in images if image.is_folder}
     lengths = [count_of(len(set(cases.values())), "scan"), count_of(sum(image.size for image in images), "byte")]
     formats = sorted({media_type(path) for path in sums})
     text = datacite_text(about, description, methods, day, lengths, formats, previous)
     files.write_text(target / files.DATACITE_FILE, text)
     written = {files.DATACITE_FILE: files.sum_of(target / files.DATACITE_FILE)}
-    listed = {**sums, **written}
+    listed = {path: digest for path, digest in {**sums, **written}.items() if path not in in_folders}
     sizes = {path: (target / path).stat().st_size for path in listed}
+    listed |= folders
     text = rocrate_text(about, description, METHOD, day, listed, sizes, cases, previous)
     files.write_text(target / files.ROCRATE_FILE, text)
     return written | {files.ROCRATE_FILE: files.sum_of(target / files.ROCRATE_FILE)}

@@ -55,7 +55,8 @@ def rocrate_text(
     day : str
         Date of the publication, as ``2026-01-31``.
     sums, sizes : mapping
-        SHA-256 sums, and sizes in bytes, of all other files by path, without those of the file of sums.
+        SHA-256 sums, and sizes in bytes, of all other files by path, without those of the file of sums. A path that
+        ends with a slash is a folder.
     cases : mapping of str to str
         Case of each image by path.
     previous : Release or None
@@ -106,6 +107,13 @@ def _ref(identifier: str) -> Entity:
 
 
 def _file(path: str, digest: str | None, size: int | None, case: str) -> Entity:
+    if path.endswith("/"):
+        return {
+            "@id": path,
+            "@type": "Dataset",
+            "name": PurePosixPath(path).name,
+            "description": contents_of(path, case),
+        }
     format_of: Any = [media_type(path), _ref(_NRRD)] if path.endswith(".nrrd") else media_type(path)
     return {
         "@id": path, "@type": "File", "name": PurePosixPath(path).name, "description": contents_of(path, case),

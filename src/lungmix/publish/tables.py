@@ -46,9 +46,10 @@ _LAST = (
 FILES_COLUMNS = (
     Column("case", "", "name of the case"),
     Column("image", "", "name of the image, such as ct, lung or tissue"),
-    Column("path", "", "file in the folder"),
-    Column("bytes", "B", "size of the file"),
-    Column("sha256", "", "SHA-256 sum of the file"),
+    Column("format", "", "nrrd, nifti, dicom-seg or ome-zarr; the last two are folders of files"),
+    Column("path", "", "file or folder in the data set"),
+    Column("bytes", "B", "size of the file, or of all files of the folder"),
+    Column("sha256", "", "SHA-256 sum of the file; for a folder, of the lines with the sums of its files"),
 )
 _OF_CASES = (*_FIRST, CASE_COLUMN, *_ATTRIBUTES, *_GEOMETRY, *MEASUREMENTS, *DENSE_COLUMNS, *HARMONISED_COLUMNS, *_LAST)
 _OF_LABELS = (
@@ -106,11 +107,14 @@ def case_rows(cohort: Cohort, names: Sequence[str], scores: Mapping[str, int]) -
 
 
 def file_rows(images: Iterable[ImageFile]) -> list[Row]:
-    """Return a row per image: case, image, path, size and sum."""
+    """Return a row per image: case, image, format, path, size and sum."""
     return [
-        {"case": image.case, "image": image.image, "path": image.path, "bytes": image.size, "sha256": image.sha256}
+        {
+            "case": image.case, "image": image.image, "format": image.format, "path": image.path, "bytes": image.size,
+            "sha256": image.sha256,
+        }
         for image in images
-    ]
+    ]  # fmt: skip
 
 
 def dictionary_rows(tables: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -62,6 +62,12 @@ def publish(
         int | None,
         typer.Option(help="Seed of the sides; by default that of the previous version, or else 0.", min=0),
     ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            help="Formats of images, separated by commas: nrrd (always), nifti, dicom-seg, ome-zarr.", metavar="LIST"
+        ),
+    ] = "nrrd",
     key_table: opt.ReadKey = None,
     check: Annotated[
         Path | None,
@@ -102,7 +108,7 @@ def publish(
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            split=sides, callback=callback,
+            split=sides, formats=shown.formats_in(formats), callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)
     exit_if_failed(result)

@@ -44,7 +44,7 @@ $(VENV)/.pyradiomics: scripts/pyradiomics.sh $(VENV)/.made
 	scripts/pyradiomics.sh $(BIN)/python $(VENV)/pyradiomics
 	touch $@
 
-# lungmask and PyTorch; where these cannot be had, tests of lungmask are left out.
+# lungmask, MONAI, TorchIO and PyTorch; where these cannot be had, the tests marked lungmask are left out.
 $(VENV)/.lungmask: scripts/lungmask.sh $(VENV)/.test
 	scripts/lungmask.sh $(BIN)/python $(VENV)/lungmask
 	[ ! -e $(VENV)/lungmask/complete ] || touch $@

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
+from importlib.resources import files
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ from lungmix.publish import About, Creator, publish
 from lungmix.publish.datacite import Release, datacite_text, read_release
 from lungmix.publish.texts import citation_text
 from support.labelled import labelled_store
+from support.programs import need
 
 PEOPLE = (
     Creator("Doe, Jane", "A Hospital", "0000-0002-1825-0097"),
@@ -101,9 +103,9 @@ def test_rocrate_is_read_by_its_library_and_lists_every_file(versions):
     folder = versions[1]
     crate = ROCrate(folder)
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    files = {entity.id: entity for entity in crate.data_entities}
-    assert set(files) == present - {"ro-crate-metadata.json"}
-    for path, entity in files.items():
+    entities = {entity.id: entity for entity in crate.data_entities}
+    assert set(entities) == present - {"ro-crate-metadata.json"}
+    for path, entity in entities.items():
         if path != "SHA256SUMS":
             content = (folder / path).read_bytes()
             assert int(entity["contentSize"]) == len(content)
@@ -154,15 +156,10 @@ def test_texts_that_are_no_doi_are_rejected(doi):
 
 @pytest.fixture(scope="module")
 def citation_schema():
-    """Schema of CFF, which check-jsonschema brings; without it, the tests fail in CI and are skipped elsewhere."""
-    try:
-        from importlib.resources import files
-
-        folder = files("check_jsonschema") / "builtin_schemas" / "vendor"
-    except ModuleNotFoundError:
-        message = "check-jsonschema is not installed"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return Draft7Validator(json.loads((folder / "citation-file-format.json").read_text(encoding="utf-8")))
+    """Schema of CFF, which check-jsonschema brings."""
+    need(find_spec("check_jsonschema") is not None, "check-jsonschema is not installed")
+    file = files("check_jsonschema") / "builtin_schemas" / "vendor" / "citation-file-format.json"
+    return Draft7Validator(json.loads(file.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("about", ABOUTS.values(), ids=list(ABOUTS))

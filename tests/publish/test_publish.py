@@ -201,8 +201,8 @@ def test_identifier_in_the_sources_of_a_table_keeps_the_version_from_completion(
     about = About("Scans of Qzxplant", "1.0", "CC-BY-4.0", ABOUT.creators)
     result = publish(cohort, tmp_path / "d", about, key=KEY)
     assert not result.is_complete
-    titled = {"README.md", "CITATION.cff", "croissant.json", "datacite.json", "ro-crate-metadata.json"}
-    assert set(result.problems) == titled
+    texts, metadata = {"README.md", "CITATION.cff"}, {"croissant", "datacite", "datalist", "ro-crate-metadata"}
+    assert set(result.problems) == texts | {f"{name}.json" for name in metadata}
     assert not (tmp_path / "d" / "SHA256SUMS").exists()
     assert "SHA256SUMS" in check_dataset(tmp_path / "d")
 

@@ -13,13 +13,16 @@ import numpy as np
 from lungmix.cluster import map_bounded
 from lungmix.publish.check_forms import geometry_of, is_same_place, problems_of_folder
 from lungmix.publish.folder import (
+    BATCH_FILE,
     CASES_FILE,
     CHANGES_FILE,
     CITATION_FILE,
     CROISSANT_FILE,
     DATACITE_FILE,
+    DATALIST_FILE,
     DICTIONARY_FILE,
     FILES_FILE,
+    ITKSNAP_FILE,
     JOURNAL_FILE,
     LABELS_FILE,
     LICENSE_FILE,
@@ -28,6 +31,7 @@ from lungmix.publish.folder import (
     README_FILE,
     RECORD_FILE,
     ROCRATE_FILE,
+    SLICER_FILE,
     SPLIT_FILE,
     SUMS_FILE,
     TABLE_1_TEXT,
@@ -43,8 +47,9 @@ from lungmix.publish.split import is_consistent
 from lungmix.store.schema import HARMONISED
 
 REQUIRED = (
-    CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DATACITE_FILE, DICTIONARY_FILE, FILES_FILE, LABELS_FILE,
-    LICENSE_FILE, MODEL_FILE, README_FILE, RECORD_FILE, ROCRATE_FILE, TABLE_1_TEXT,
+    BATCH_FILE, CASES_FILE, CHANGES_FILE, CITATION_FILE, CROISSANT_FILE, DATACITE_FILE, DATALIST_FILE, DICTIONARY_FILE,
+    FILES_FILE, ITKSNAP_FILE, LABELS_FILE, LICENSE_FILE, MODEL_FILE, README_FILE, RECORD_FILE, ROCRATE_FILE,
+    SLICER_FILE, TABLE_1_TEXT,
 )  # fmt: skip
 """Files that each data set has besides its images and sums."""
 
@@ -150,7 +155,7 @@ def _problems_of(
         problems.append("its compressed bytes are corrupt or cut short")
     if path == SPLIT_FILE and not is_consistent(root):
         problems.append(f"does not give each patient of {CASES_FILE} one side")
-    if path in (CROISSANT_FILE, DATACITE_FILE, MODEL_FILE, RECORD_FILE, ROCRATE_FILE):
+    if path in (CROISSANT_FILE, DATACITE_FILE, DATALIST_FILE, MODEL_FILE, RECORD_FILE, ROCRATE_FILE):
         problems += _problems_of_json(file)
     if image is not None:
         problems += _problems_of_geometry(root, image, length)

@@ -32,6 +32,7 @@ from lungmix.publish.forms import (
 )
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.metadata import write_metadata
+from lungmix.publish.opening import OPENING_COLUMNS, opening_texts
 from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
 from lungmix.publish.texts import changes_text, citation_text, description_of, methods_of, readme_text
@@ -295,11 +296,16 @@ def _write_texts(
     scores = {str(row["case"]): row["score"] for row in cases if row["score"] != ""}
     table_1 = table_1_texts(cohort, result.done, scores)
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
+    columns |= OPENING_COLUMNS
     dictionary = dictionary_rows(columns)
+    patients = len({row["patient"] for row in cases})
+    description = description_of(overview, len(result.done), patients)
+    openers = opening_texts(about, description, day, images, rows[files.CASES_FILE])
     release = None if earlier is None else earlier.release
     texts = {
         **{file: csv_text(table) for file, table in rows.items()},
         **table_1,
+        **openers,
         files.DICTIONARY_FILE: csv_text(dictionary),
         files.MODEL_FILE: model,
         files.README_FILE: readme_text(
@@ -321,9 +327,7 @@ def _write_texts(
     for file, text in texts.items():
         files.write_text(target / file, text)
     sums = {file: files.sum_of(target / file) for file in texts}
-    patients = len({row["patient"] for row in rows[files.CASES_FILE]})
     meanings = {(row["file"], row["column"]): row["meaning"] for row in dictionary}
-    description = description_of(overview, len(result.done), patients)
     files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
     sums |= {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
     methods = methods_of(overview, result.done)

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lungmix.kernels.data_dictionary import DENSE_COLUMNS, HARMONISED_COLUMNS, MEASUREMENTS, ZONES, Column
-from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, SPLIT_FILE, TABLE_1_FILE, ZONES_FILE, ImageFile
+from lungmix.publish.folder import (
+    BATCH_FILE,
+    CASES_FILE,
+    FILES_FILE,
+    LABELS_FILE,
+    SLICER_FILE,
+    SPLIT_FILE,
+    TABLE_1_FILE,
+    ZONES_FILE,
+    ImageFile,
+)
 from lungmix.publish.split import CASE_COLUMN, SPLIT_COLUMNS
 from lungmix.stages.flags import doubts_of
 from lungmix.stages.measure import stored_rows
@@ -52,6 +62,8 @@ FILES_COLUMNS = (
     Column("sha256", "", "SHA-256 sum of the file; for a folder, of the lines with the sums of its files"),
 )
 _OF_CASES = (*_FIRST, CASE_COLUMN, *_ATTRIBUTES, *_GEOMETRY, *MEASUREMENTS, *DENSE_COLUMNS, *HARMONISED_COLUMNS, *_LAST)
+_CHANNELS = {"R": "red", "G": "green", "B": "blue", "A": "opacity"}
+_PARTS_OF_CODES = {"CodingScheme": "coding scheme", "CodeValue": "code", "CodeMeaning": "meaning"}
 _OF_LABELS = (
     Column("image", "", "name of the image"),
     Column("label", "", "value of a voxel; 0 is background"),
@@ -66,7 +78,22 @@ _OF_TABLE_1 = (
     Column("summary", "", "kind of the numbers"),
     Column("all", "", "numbers of all scans of the data set"),
 )
-DESCRIBED = (*_OF_CASES, *FILES_COLUMNS, *ZONES, *_OF_LABELS, *_OF_TABLE_1)
+_OF_BATCH = (
+    Column("Image", "", "file with HU, in the folder"),
+    Column("Mask", "", "file with the mask or the labels, in the folder"),
+    Column("Label", "", "value of the voxels to measure: 1 in the lung mask, 1 to 5 for the tissues"),
+)
+_OF_COLORS = (
+    Column("LabelValue", "", "value of a voxel"),
+    Column("Name", "", "name of the tissue"),
+    *(Column(f"Color_{letter}", "", f"{name}, 0 to 255") for letter, name in _CHANNELS.items()),
+    *(
+        Column(f"{group}_{part}", "", f"{text} of the {group.lower()} of the tissue")
+        for group in ("Category", "Type", "Region")
+        for part, text in _PARTS_OF_CODES.items()
+    ),
+)
+DESCRIBED = (*_OF_CASES, *FILES_COLUMNS, *ZONES, *_OF_LABELS, *_OF_TABLE_1, *_OF_BATCH, *_OF_COLORS)
 """Columns of all tables."""
 
 Row = dict[str, Any]
@@ -127,7 +154,7 @@ def dictionary_rows(tables: Mapping[str, Sequence[str]]) -> list[Row]:
     """
     described = {
         CASES_FILE: _OF_CASES, FILES_FILE: FILES_COLUMNS, ZONES_FILE: ZONES, LABELS_FILE: _OF_LABELS,
-        TABLE_1_FILE: _OF_TABLE_1, SPLIT_FILE: SPLIT_COLUMNS,
+        BATCH_FILE: _OF_BATCH, SLICER_FILE: _OF_COLORS, TABLE_1_FILE: _OF_TABLE_1, SPLIT_FILE: SPLIT_COLUMNS,
     }  # fmt: skip
     rows = []
     for file, columns in tables.items():

@@ -10,6 +10,8 @@ from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
 from lungmix.publish.contents import contents_table
 from lungmix.publish.folder import MODEL_FILE, ImageFile
+from lungmix.publish.loading import FIXED_TEXT as TEXT_OF_LOADING
+from lungmix.publish.loading import loading_text
 from lungmix.publish.split import FIXED_TEXT as TEXT_OF_SPLIT
 from lungmix.publish.split import Split, split_text
 from lungmix.publish.tables import DESCRIBED
@@ -23,25 +25,6 @@ METHOD = (
     "CT Dataset with Automatic Lung Tissue Classification for Radiomics. Bioengineering 2021, 8(2):26. "
     "https://doi.org/10.3390/bioengineering8020026"
 )
-
-_LOADING = """\
-```python
-import pandas, SimpleITK
-
-cases = pandas.read_csv("cases.csv")
-files = pandas.read_csv("files.csv")
-ct = SimpleITK.ReadImage("images/{case}/{case}_ct.nrrd")
-tissue = SimpleITK.ReadImage("images/{case}/{case}_tissue.nrrd")
-```
-
-3D Slicer and ITK-SNAP open the .nrrd files as images and as segmentations. mlcroissant reads both tables:
-
-```python
-import mlcroissant
-
-records = mlcroissant.Dataset("croissant.json").records("cases")
-```
-"""
 
 _LIMITS = """\
 - The labels are a function of the HU of a voxel under one Gaussian mixture for all scans. They are no reference by
@@ -59,7 +42,8 @@ identify a person. Do not try to identify anybody.
 """
 
 FIXED_TEXT = " ".join((
-    METHOD, contents_table(), _LOADING, _LIMITS, _PRIVACY, TEXT_OF_SPLIT, *(column.meaning for column in DESCRIBED),
+    METHOD, contents_table(), TEXT_OF_LOADING, _LIMITS, _PRIVACY, TEXT_OF_SPLIT,
+    *(column.meaning for column in DESCRIBED),
     *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
 ))  # fmt: skip
 """Text that data sets contain whoever the patients are."""
@@ -130,7 +114,7 @@ def readme_text(
         + contents_table()
         + "\nAll images of a case have the same size, spacing, origin and direction. Axes of NRRD are left, posterior, "
         "superior, and gzip of level 1.",
-        "## How to load it\n\n" + _LOADING.format(case=rows[0]["case"] if rows else "CASE").rstrip(),
+        "## How to load it\n\n" + loading_text(str(rows[0]["case"]) if rows else "CASE"),
         "## How it was acquired\n\nScanners of all scans in the store, with tube voltages in kV and slice thicknesses "
         "in mm; the numbers of scans are in parentheses:\n\n| manufacturer | model | scans | kV | mm |\n"
         f"| --- | --- | --- | --- | --- |\n{scanners}",

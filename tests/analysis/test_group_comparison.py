@@ -401,7 +401,7 @@ def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     assert axes.get_ylabel() == "Lung involvement (%)"
     assert axes.get_title("left").startswith("linear mixed model, F test: p ")
     assert axes.get_title("left").split("\n")[0].endswith(p_text(result.comparisons[0].p_holm))
-    corrected = f"title for {len(result.comparisons)} measurements, brackets for 3 pairs"
+    corrected = f"this p for {len(result.comparisons)} measurements, p of brackets for 3 pairs"
     assert axes.get_title("left").endswith(corrected)
     of_first = compare_groups(measured, "outcome", table=file, repeats="first", settings=QUICK)
     assert (

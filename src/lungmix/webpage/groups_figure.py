@@ -76,7 +76,7 @@ def groups_figure(result: GroupStudy, measurement: str | None = None) -> Figure:
     if comparison is not None and len(at):
         _draw_p_values(axes, comparison, names, float(at[:, 1].min()), float(at[:, 1].max()))
         tested = [s for n, scans in zip(names, members, strict=True) if n in result.compared for s in scans]
-        of = " of first scans" if comparison.scans < len(tested) else ""
+        of = ", first scans" if comparison.scans < len(tested) else ""
         title = f"{comparison.test}{of}: {p_text(comparison.p_holm)}\n{_correction(result, comparison)}"
         axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
@@ -96,9 +96,9 @@ def p_text(p: float) -> str:
 def _correction(result: GroupStudy, comparison: Comparison) -> str:
     """Return what the p values of the title and of the brackets are corrected for."""
     n_measurements, n_pairs = len(result.comparisons), len(_pairs_with_brackets(comparison))
-    families = [f"title for {n_measurements} measurements"] if n_measurements > 1 else []
-    families += [f"brackets for {n_pairs} pairs"] if n_pairs else []
-    return f"Holm's correction: {', '.join(families)}" if families else "p not corrected"
+    families = [f"this p for {n_measurements} measurements"] if n_measurements > 1 else []
+    families += [f"p of brackets for {n_pairs} pairs"] if n_pairs else []
+    return f"corrected by Holm's method: {', '.join(families)}" if families else "p not corrected"
 
 
 def _pairs_with_brackets(comparison: Comparison) -> list[PairComparison]:

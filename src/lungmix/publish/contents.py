@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lungmix.publish import folder as files
 from lungmix.store.schema import HARMONISED
@@ -19,20 +19,18 @@ CONTENTS: dict[str, str] = {
     files.path_of("CASE", "side"): f"regions of the mask: {_labels(SIDES)}",
     files.path_of("CASE", "tissue"): f"tissue of each voxel: {_labels(TISSUES)}",
     files.path_of("CASE", "tissue_median"): "the same labels after a median filter",
-    files.path_of("CASE", "tissue_potts"): "labels under a Potts prior, where the store has them",
-    files.path_of("CASE", "region"): f"parts of the mask, where the store has them: {_labels(DENSE)}",
-    files.path_of("CASE", "lobe"): f"lobes, where the store has them: {_labels(LOBES)}",
-    files.path_of("CASE", "zone"): f"lung zones, where the store has them; {files.LABELS_FILE} names their labels",
-    files.path_of("CASE", HARMONISED): "HU after harmonisation, where the store has them; labels are of these HU",
-    "images/CASE/CASE_IMAGE.nii.gz": "the same images as NIfTI, where the data set has this format",
-    files.path_of(
-        "CASE", "tissue", files.DICOM_SEG
-    ): "tissue labels as DICOM SEG with the CT, where it has this format",
-    files.path_of("CASE", "ct", files.OME_ZARR): "the same images as OME-Zarr 0.5, where it has this format",
+    files.path_of("CASE", "tissue_potts"): "labels under a Potts prior",
+    files.path_of("CASE", "region"): f"parts of the mask: {_labels(DENSE)}",
+    files.path_of("CASE", "lobe"): f"lobes: {_labels(LOBES)}",
+    files.path_of("CASE", "zone"): f"lung zones; {files.LABELS_FILE} names their labels",
+    files.path_of("CASE", HARMONISED): "HU after harmonisation; labels are of these HU",
+    "images/CASE/CASE_IMAGE.nii.gz": "the same images as NIfTI",
+    files.path_of("CASE", "tissue", files.DICOM_SEG): "tissue labels as DICOM SEG with the CT",
+    files.path_of("CASE", "ct", files.OME_ZARR): "the same images as OME-Zarr 0.5",
     files.CASES_FILE: "a row per scan: patient, scanner, geometry, measurements, score, flags of quality control",
     files.FILES_FILE: "a row per image: case, path, size, SHA-256 sum",
-    files.ZONES_FILE: "a row per lung zone, sum of zones and lobe of each scan, where the store has them",
-    files.SPLIT_FILE: "training and test set by patient, in data sets that have them",
+    files.ZONES_FILE: "a row per lung zone, sum of zones and lobe of each scan",
+    files.SPLIT_FILE: "training and test set by patient",
     files.LABELS_FILE: "name and colour of each label of each image",
     files.TABLE_1_FILE: "characteristics of the cohort: numbers of patients and scans, means or quartiles",
     files.TABLE_1_TEXT: "the same table as Markdown",
@@ -63,17 +61,29 @@ def contents_of(path: str, case: str = "") -> str:
     KeyError
         If the data card does not describe the file.
     """
+    text = CONTENTS[_listed_as(path, case)]
+    return f"{case}: {text}" if case else text
+
+
+def contents_table(paths: Mapping[str, str] | None = None) -> str:
+    """Return the contents of files as a Markdown table.
+
+    Parameters
+    ----------
+    paths : mapping of str to str, optional
+        Case of each image by path, and an empty text for each other file; by default, all files that there can be.
+    """
+    listed = set(CONTENTS) if paths is None else {_listed_as(path, case) for path, case in paths.items()}
+    lines = [f"| {path} | {text} |" for path, text in CONTENTS.items() if path in listed]
+    return "\n".join(["| file | contents |", "| --- | --- |", *lines]) + "\n"
+
+
+def _listed_as(path: str, case: str) -> str:
     if not case:
-        return CONTENTS[path]
+        return path
     key = path.rstrip("/").replace(f"images/{case}/{case}", "images/CASE/CASE", 1)
     for ending in (files.EXTENSIONS[name] for name in (files.NIFTI, files.DICOM_SEG, files.OME_ZARR)):
         if ending in key:
             # Images in further formats are described in one line each.
-            key = next(listed for listed in CONTENTS if ending in listed)
-    return f"{case}: {CONTENTS[key]}"
-
-
-def contents_table() -> str:
-    """Return the contents of all files as a Markdown table."""
-    lines = [f"| {path} | {text} |" for path, text in CONTENTS.items()]
-    return "\n".join(["| file | contents |", "| --- | --- |", *lines]) + "\n"
+            return next(listed for listed in CONTENTS if ending in listed)
+    return key

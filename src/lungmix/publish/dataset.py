@@ -33,9 +33,10 @@ from lungmix.publish.forms import (
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.metadata import write_metadata
 from lungmix.publish.opening import OPENING_COLUMNS, opening_texts
+from lungmix.publish.sections import methods_of
 from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
-from lungmix.publish.texts import changes_text, citation_text, description_of, methods_of, readme_text
+from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text
 from lungmix.publish.versions import EarlierVersion, earlier_version, remove_replaced_files, start_publication
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.store.case_ref import CaseRef
@@ -298,8 +299,7 @@ def _write_texts(
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
     columns |= OPENING_COLUMNS
     dictionary = dictionary_rows(columns)
-    patients = len({row["patient"] for row in cases})
-    description = description_of(overview, len(result.done), patients)
+    description = description_of(cases)
     openers = opening_texts(about, description, day, images, rows[files.CASES_FILE])
     release = None if earlier is None else earlier.release
     texts = {
@@ -308,9 +308,6 @@ def _write_texts(
         **openers,
         files.DICTIONARY_FILE: csv_text(dictionary),
         files.MODEL_FILE: model,
-        files.README_FILE: readme_text(
-            about, overview, rows[files.CASES_FILE], day, result.absent, result.search, split
-        ),
         files.LICENSE_FILE: license_file_text(about),
         files.CITATION_FILE: citation_text(about, day),
         files.CHANGES_FILE: changes_text(about, day, images, earlier),
@@ -321,6 +318,10 @@ def _write_texts(
             {} if split is None else {"split": split.to_dict()},
         ),
     }
+    paths = {image.path: image.case for image in images} | dict.fromkeys([*texts, *files.WRITTEN_LAST], "")
+    texts[files.README_FILE] = readme_text(
+        about, overview, rows[files.CASES_FILE], model, paths, day, result.absent, result.search, split
+    )
     for file in {files.SPLIT_FILE} - texts.keys():
         # An earlier call may have written it.
         (target / file).unlink(missing_ok=True)

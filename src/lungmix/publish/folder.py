@@ -48,6 +48,8 @@ README_FILE = "README.md"
 LICENSE_FILE = "LICENSE.txt"
 CITATION_FILE = "CITATION.cff"
 CHANGES_FILE = "CHANGELOG.md"
+WRITTEN_LAST = (README_FILE, CROISSANT_FILE, DATACITE_FILE, ROCRATE_FILE, SUMS_FILE)
+"""Files that describe others, in the order in which they are written."""
 
 _REPLACED = "replaced"
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lungmix._version import __version__
 from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
 from lungmix.publish.contents import contents_table
-from lungmix.publish.folder import MODEL_FILE, ImageFile
+from lungmix.publish.folder import ImageFile
 from lungmix.publish.loading import FIXED_TEXT as TEXT_OF_LOADING
 from lungmix.publish.loading import loading_text
+from lungmix.publish.sections import FIXED_TEXT as TEXT_OF_SECTIONS
+from lungmix.publish.sections import acquisition_text, limits_text, making_text, quality_text
 from lungmix.publish.split import FIXED_TEXT as TEXT_OF_SPLIT
 from lungmix.publish.split import Split, split_text
 from lungmix.publish.tables import DESCRIBED
@@ -26,14 +28,6 @@ METHOD = (
     "https://doi.org/10.3390/bioengineering8020026"
 )
 
-_LIMITS = """\
-- The labels are a function of the HU of a voxel under one Gaussian mixture for all scans. They are no reference by
-  readers. Vessels, walls of airways and the edges of structures have HU of diseased tissue and are labelled as such.
-- Masks are computed. The flags in cases.csv name masks and scans that are doubtful; look at these before you use them.
-- Mean HU and labels depend on the reconstruction kernel, the slice thickness and the inspiration of a scan.
-- For research only, not for diagnosis.
-"""
-
 _PRIVACY = """\
 The scans were converted to voxels, geometry and technical attributes by an allow list; no other value of a header was
 kept, and no date. Names of cases are neutral unless the publisher chose names of files. What was not done: slices were
@@ -42,38 +36,29 @@ identify a person. Do not try to identify anybody.
 """
 
 FIXED_TEXT = " ".join((
-    METHOD, contents_table(), TEXT_OF_LOADING, _LIMITS, _PRIVACY, TEXT_OF_SPLIT,
+    METHOD, contents_table(), TEXT_OF_LOADING, TEXT_OF_SECTIONS, _PRIVACY, TEXT_OF_SPLIT,
     *(column.meaning for column in DESCRIBED),
     *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
 ))  # fmt: skip
 """Text that data sets contain whoever the patients are."""
 
 
-def description_of(overview: CohortOverview, cases: int, patients: int) -> str:
-    """Return one paragraph about the contents of a data set."""
+def description_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return one paragraph about the contents of a data set, from the rows of the table of cases."""
+    patients, slices = len({row["patient"] for row in rows}), sum(int(row["size_z"]) for row in rows)
     return (
-        f"{count_of(cases, 'chest CT scan')} of {count_of(patients, 'patient')} with lung masks, tissue labels (air, "
-        "healthy lung, ground-glass opacity, consolidation, other denser tissue) by a Gaussian mixture of the HU, and "
-        f"measurements. {count_of(overview.slices, 'slice')} in the store."
-    )
-
-
-def methods_of(overview: CohortOverview, names: Sequence[str]) -> str:
-    """Return sentences about how masks and labels of some cases were made."""
-    use, chosen = overview.made_with, set(names)
-    models = sorted({str(model) for name, model in use.labels.items() if name in chosen})
-    masks = sorted({mask for name, mask in use.masks.items() if name in chosen})
-    return (
-        f"lungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by the mixture "
-        f"{', '.join(models) or 'of an unrecorded fit'} in {MODEL_FILE}. The header of each label map names its mask "
-        "and mixture."
+        f"{count_of(len(rows), 'chest CT scan')} ({count_of(slices, 'slice')}) of {count_of(patients, 'patient')} with "
+        "lung masks, tissue labels (air, healthy lung, ground-glass opacity, consolidation, other denser tissue) by a "
+        "Gaussian mixture of the Hounsfield units (HU), and measurements."
     )
 
 
 def readme_text(
     about: About,
     overview: CohortOverview,
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[Mapping[str, Any]],
+    model: str,
+    paths: Mapping[str, str],
     day: str,
     absent: Mapping[str, str],
     privacy_search: str,
@@ -89,6 +74,10 @@ def readme_text(
         Overview of the store.
     rows : sequence of mapping
         Rows of the table of cases.
+    model : str
+        Text of the file with the mixture.
+    paths : mapping of str to str
+        Case of each image by path, and an empty text for each other file.
     day : str
         Date of the publication.
     absent : mapping of str to str
@@ -98,36 +87,23 @@ def readme_text(
     split : Split, optional
         Training and test set.
     """  # fmt: skip
-    patients = len({row["patient"] for row in rows})
     license_name = LICENSES[about.license][0] if about.license in LICENSES else about.license
-    flagged = sum(bool(row["flags"]) for row in rows)
-    scored = sum(row["score"] != "" for row in rows)
-    scanners = "\n".join(
-        f"| {scanner.manufacturer} | {scanner.model} | {scanner.scans} | {scanner.kvp} | {scanner.thickness} |"
-        for scanner in overview.scanners
-    )
     sections = [
-        f"# {about.title}\n\nVersion {about.version}, {day}. {description_of(overview, len(rows), patients)}",
+        f"# {about.title}\n\nVersion {about.version}, {day}. {description_of(rows)}",
         f"## Who may use it\n\nThe licence is {license_name} ({about.license}): {about.license_url}. See "
         f"LICENSE.txt.\n\nCite it as:\n\n> {citation_of(about, int(day[:4]))}\n\nand the method:\n\n> {METHOD}",
         "## Files\n\n"
-        + contents_table()
-        + "\nAll images of a case have the same size, spacing, origin and direction. Axes of NRRD are left, posterior, "
-        "superior, and gzip of level 1.",
+        + contents_table(paths)
+        + "\nCASE is the name of a scan. All images of a scan have the same size, spacing, origin and direction. NRRD "
+        "files have axes to the left, back and head of the patient, and gzip of level 1. Voxels with the label 0 are "
+        "outside the lungs.",
         "## How to load it\n\n" + loading_text(str(rows[0]["case"]) if rows else "CASE"),
-        "## How it was acquired\n\nScanners of all scans in the store, with tube voltages in kV and slice thicknesses "
-        "in mm; the numbers of scans are in parentheses:\n\n| manufacturer | model | scans | kV | mm |\n"
-        f"| --- | --- | --- | --- | --- |\n{scanners}",
-        f"## How it was made\n\n{methods_of(overview, [str(row['case']) for row in rows])} "
-        f"{count_of(scored, 'scan')} with a score of a radiologist.",
+        f"## How it was acquired\n\n{acquisition_text(rows)}",
+        f"## How it was made\n\n{making_text(overview, rows, model)}",
+        f"## Doubtful scans\n\n{quality_text(overview, rows)}",
         f"## Training and test set\n\n{split_text(split)}",
         "## How it was de-identified\n\n" + _PRIVACY + f"\n{privacy_search}",
-        "## Known limits\n\n"
-        + _LIMITS
-        + f"- {count_of(flagged, 'scan')} of {len(rows)} with flags of quality control."
-        + (
-            "\n- Which scans are of one patient is as the store recorded it; all others count as patients of their own."
-        ),
+        f"## Known limits\n\n{limits_text(overview, rows)}",
     ]
     if absent:
         lines = "\n".join(f"- {name}: {reason}" for name, reason in sorted(absent.items()))

@@ -404,9 +404,7 @@ def test_figure_joins_scans_of_a_patient_and_holds_many_groups(measured, table):
     corrected = f"this p for {len(result.comparisons)} measurements, p of brackets for 3 pairs"
     assert axes.get_title("left").endswith(corrected)
     of_first = compare_groups(measured, "outcome", table=file, repeats="first", settings=QUICK)
-    assert (
-        groups_figure(of_first).axes[0].get_title("left").startswith("Kruskal-Wallis, permutations of first scans: p ")
-    )
+    assert groups_figure(of_first).axes[0].get_title("left").startswith("Kruskal-Wallis, permutations, first scans: p ")
     of_cohort = groups_figure(compare_groups(measured), "lung_ml")
     assert of_cohort.axes[0].get_ylabel() == "Lung (mL)"
     numbers = table("case,x", *(f"case-{n:03d},{n % 6}" for n in range(1, N + 1)), name="many.csv")

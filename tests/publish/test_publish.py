@@ -345,7 +345,7 @@ def test_command_publishes_on_workers_and_checks(tmp_path):
     store_of(tmp_path / "s.zarr", 2)
     (tmp_path / "people.csv").write_text('name\n"Doe, Jane"\n')
     words = ("--title", "T", "--license", "CC0-1.0", "--version", "1.0", "--creators", tmp_path / "people.csv")
-    done = run_here("publish", tmp_path / "s.zarr", tmp_path / "d", *words, "--workers", 1, "--json")
+    done = run_here("publish", tmp_path / "s.zarr", tmp_path / "d", *words, "--no-page", "--workers", 1, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["complete"]
     cohort = lungmix.open_cohort(tmp_path / "s.zarr")

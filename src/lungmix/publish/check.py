@@ -42,7 +42,8 @@ from lungmix.publish.folder import (
     sum_of,
 )
 from lungmix.publish.forms import sums_of
-from lungmix.publish.identifiers import IdentifierSearch, bytes_of, decompressed
+from lungmix.publish.identifiers import IdentifierSearch, decompressed
+from lungmix.publish.searched import SearchByFile, problems_of_page_file, text_blocks
 from lungmix.publish.split import is_consistent
 from lungmix.store.schema import HARMONISED
 
@@ -106,13 +107,15 @@ def check_dataset(
         problems[path] = ["is missing"]
     for path in sorted(present - listed):
         problems[path] = ["is not part of the data set"]
-    search = IdentifierSearch(identifiers)
+    searches = SearchByFile(identifiers)
 
     def check(path: str) -> list[str]:
         if path in folders:
-            return _problems_of_folder(root, folders[path], search)
+            return _problems_of_folder(root, folders[path], searches.plain)
         return list(
-            _problems_of(root, path, None if recorded is None else recorded.get(path), images.get(path), search)
+            _problems_of(
+                root, path, None if recorded is None else recorded.get(path), images.get(path), searches.of(path)
+            )
         )
 
     for outcome in map_bounded(
@@ -139,7 +142,7 @@ def _problems_of(
         problems.append("does not have its sum")
     if search.is_in(path.encode()):
         problems.append("an identifier of the key table is in its name")
-    if search.is_in_blocks(bytes_of(file)):
+    if search.is_in_blocks(text_blocks(file, path)):
         problems.append("an identifier of the key table is in its bytes")
     length = 0
     try:
@@ -157,6 +160,7 @@ def _problems_of(
         problems.append(f"does not give each patient of {CASES_FILE} one side")
     if path in (CROISSANT_FILE, DATACITE_FILE, DATALIST_FILE, MODEL_FILE, RECORD_FILE, ROCRATE_FILE):
         problems += _problems_of_json(file)
+    problems += problems_of_page_file(file, path)
     if image is not None:
         problems += _problems_of_geometry(root, image, length)
     return problems

@@ -34,6 +34,11 @@ CONTENTS: dict[str, str] = {
     files.LABELS_FILE: "name and colour of each label of each image",
     files.TABLE_1_FILE: "characteristics of the cohort: numbers of patients and scans, means or quartiles",
     files.TABLE_1_TEXT: "the same table as Markdown",
+    f"{files.REPORT_FOLDER}/index.html": "a page for a browser: table, figures, and a viewer of every scan",
+    f"{files.REPORT_FOLDER}/figures/NAME.png": "figures as PNG and SVG, and numbers of some as CSV",
+    f"{files.REPORT_FOLDER}/data/CASE.js": "a scan at reduced resolution for the viewer of the page",
+    f"{files.REPORT_FOLDER}/look/CASE.webp": "a slice of a scan with flags, for the page",
+    f"{files.REPORT_FOLDER}/patients/NAME.html": "pages of patients with several scans, and their data",
     files.DICTIONARY_FILE: "unit and meaning of every column of the tables",
     files.MODEL_FILE: "the Gaussian mixture of the labels: weights, means and variances in HU",
     files.README_FILE: "this data card",
@@ -80,7 +85,9 @@ def contents_table(paths: Mapping[str, str] | None = None) -> str:
 
 def _listed_as(path: str, case: str) -> str:
     if not case:
-        return path
+        folder = path.rpartition("/")[0]
+        in_folder = (listed for listed in CONTENTS if folder and listed.startswith(f"{folder}/"))
+        return path if path in CONTENTS else next(in_folder, path)
     key = path.rstrip("/").replace(f"images/{case}/{case}", "images/CASE/CASE", 1)
     for ending in (files.EXTENSIONS[name] for name in (files.NIFTI, files.DICOM_SEG, files.OME_ZARR)):
         if ending in key:

@@ -33,6 +33,7 @@ from lungmix.publish.forms import (
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.metadata import write_metadata
 from lungmix.publish.opening import OPENING_COLUMNS, opening_texts
+from lungmix.publish.report import without_report, write_report
 from lungmix.publish.sections import methods_of
 from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
@@ -105,6 +106,7 @@ def publish(
     key: Mapping[str, Mapping[str, str]] | None = None,
     split: SplitRule | None = None,
     formats: Sequence[str] = (files.NRRD,),
+    page: bool = False,
     callback: Callback | None = None,
 ) -> Published:
     """Publish the labelled cases of a cohort as a folder of plain files.
@@ -136,6 +138,8 @@ def publish(
         Share and seed by which patients are assigned to the training and the test set.
     formats : sequence of str
         Formats of the images: ``nrrd``, which is always written, ``nifti``, ``dicom-seg`` and ``ome-zarr``.
+    page : bool
+        True to write the HTML page with its figures, see `lungmix.webpage.page.write_page`, into a folder.
     callback : Callback, optional
         Receives progress and warnings.
 
@@ -168,8 +172,10 @@ def publish(
     remove_other_files(target, images)
     identifiers, unsearched = identifiers_of(key or {})
     result.search = _search_sentence(key, identifiers, unsearched)
-    sums = sums_of(images)
-    sums |= _write_texts(cohort, target, about, model, images, earlier, cases, sides, result)
+    scored = {name: float(score) for name, score in (scores or {}).items()}
+    of_page = write_report(cohort, target, about.title, scored, earlier, callback) if page else without_report(target)
+    sums = sums_of(images) | of_page
+    sums |= _write_texts(cohort, target, about, model, images, of_page, earlier, cases, sides, result)
     remove_replaced_files(target, earlier, sums)
     result.problems = check_dataset(target, identifiers, sums=sums)
     if not result.problems:
@@ -286,7 +292,8 @@ def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], 
 
 def _write_texts(
     cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile],
-    earlier: EarlierVersion | None, cases: list[Row], split: Split | None, result: Published,
+    of_page: Mapping[str, str], earlier: EarlierVersion | None, cases: list[Row], split: Split | None,
+    result: Published,
 ) -> dict[str, str]:  # fmt: skip
     """Write tables, texts and metadata, and return their sums by file."""
     day, overview = date.today().isoformat(), overview_of(cohort)
@@ -318,11 +325,11 @@ def _write_texts(
             {} if split is None else {"split": split.to_dict()},
         ),
     }
-    paths = {image.path: image.case for image in images} | dict.fromkeys([*texts, *files.WRITTEN_LAST], "")
+    paths = {image.path: image.case for image in images} | dict.fromkeys([*texts, *of_page, *files.WRITTEN_LAST], "")
     texts[files.README_FILE] = readme_text(
         about, overview, rows[files.CASES_FILE], model, paths, day, result.absent, result.search, split
     )
-    for file in {files.SPLIT_FILE} - texts.keys():
+    for file in {files.SPLIT_FILE, files.ZONES_FILE, files.TABLE_1_FILE} - texts.keys():
         # An earlier call may have written it.
         (target / file).unlink(missing_ok=True)
     for file, text in texts.items():
@@ -332,5 +339,5 @@ def _write_texts(
     files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
     sums |= {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
     methods = methods_of(overview, result.done)
-    listed = sums_of(images) | sums
+    listed = {**sums_of(images), **of_page, **sums}
     return sums | write_metadata(target, about, description, methods, day, images, listed, release)

@@ -152,6 +152,9 @@ def sums_of(images: Sequence[ImageFile]) -> dict[str, str]:
 def remove_other_files(target: Path, images: Sequence[ImageFile]) -> None:
     """Remove files of cases and formats that left the data set, and partial files, since an earlier call."""
     paths = sums_of(images)
+    for file in target.glob(".*.partial"):
+        # A killed call left it.
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
     for file in sorted((target / "images").rglob("*"), reverse=True):
         if file.is_dir() and not file.is_symlink():
             if not any(file.iterdir()):

@@ -78,7 +78,7 @@ class IdentifierSearch:
     """Search of bytes for many identifiers at once, in capitals or not.
 
     A value in letters or digits counts only where no further letter or digit adjoins it, so that a name is not part of
-    another word.
+    another word; one of digits only where it is not a part of a decimal number.
 
     Parameters
     ----------
@@ -127,9 +127,16 @@ class IdentifierSearch:
         lower = content[start : start + self.longest + 2].lower()
         return any(
             lower.startswith(needle) and not (_is_word(before) and _is_word(needle[:1]))
+            and not (needle.isdigit() and _is_decimal(content, start, len(needle)))
             and not (_is_word(lower[len(needle) : len(needle) + 1]) and _is_word(needle[-1:]))
             for needle in self._by_start.get(lower[:2], ())
         )  # fmt: skip
+
+
+def _is_decimal(content: bytes, start: int, length: int) -> bool:
+    """Return True if digits are the part of a number before or after its decimal point."""
+    before, after = content[max(start - 2, 0) : start], content[start + length : start + length + 2]
+    return (before[1:] == b"." and before[:1].isdigit()) or (after[:1] == b"." and after[1:].isdigit())
 
 
 def _is_word(byte: bytes) -> bool:

@@ -22,12 +22,14 @@ MEDIA_TYPES = {
     ".dcm": "application/dicom",
     ".gz": "application/gzip",
     ".html": "text/html",
+    ".js": "text/javascript",
     ".json": "application/json",
     ".md": "text/markdown",
     ".nrrd": "application/octet-stream",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
+    ".webp": "image/webp",
 }
 _NRRD = "https://teem.sourceforge.net/nrrd/format.html"
 _SOFTWARE, _ACTION = "#lungmix", "#publication"

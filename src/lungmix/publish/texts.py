@@ -35,8 +35,11 @@ not searched for text that is burned into the voxels, and faces were not removed
 identify a person. Do not try to identify anybody.
 """
 
+_WORDS_OF_DICOM = "CT CHEST AXIAL DERIVED ORIGINAL PRIMARY SECONDARY 19700101"
+"""Values in each DICOM object."""
+
 FIXED_TEXT = " ".join((
-    METHOD, contents_table(), TEXT_OF_LOADING, TEXT_OF_SECTIONS, _PRIVACY, TEXT_OF_SPLIT,
+    METHOD, _WORDS_OF_DICOM, contents_table(), TEXT_OF_LOADING, TEXT_OF_SECTIONS, _PRIVACY, TEXT_OF_SPLIT,
     *(column.meaning for column in DESCRIBED),
     *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
 ))  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -115,5 +116,7 @@ def png_of(figure: Figure, dpi: int = 110) -> bytes:
 def svg_of(figure: Figure) -> bytes:
     """Return the SVG file of a figure."""
     stream: Any = BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    # Without a salt, the identifiers in the file are random, and equal figures have different bytes.
+    with rc_context({"svg.hashsalt": "lungmix"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     return bytes(stream.getvalue())

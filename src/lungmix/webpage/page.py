@@ -55,6 +55,7 @@ def write_page(
     *,
     scores: Mapping[str, float] | None = None,
     posterior: str | None = None,
+    title: str | None = None,
     callback: Callback | None = None,
     spell: Callable[[str], str] = str,
 ) -> Path:
@@ -74,6 +75,8 @@ def write_page(
     posterior : str, optional
         Key of a tissue, such as ``ggo``, whose posteriors the viewer shows on request, besides the labels. Files of
         scans are then larger.
+    title : str, optional
+        Title of the page; by default the name of the store.
     callback : Callback, optional
         Receives progress and warnings.
     spell : callable, optional
@@ -115,7 +118,8 @@ def write_page(
 
     write_patients(cohort, patients, files, target, warn_of_change)
     page = target / "index.html"
-    publish(page, _render(cohort, overview, model, rows, figures, patients, notes, shown, files, spell))
+    name = title or _short_name(cohort.url)
+    publish(page, _render(name, cohort, overview, model, rows, figures, patients, notes, shown, files, spell))
     return page
 
 
@@ -266,6 +270,7 @@ def _draw(
 
 
 def _render(
+    name: str,
     cohort: Cohort,
     overview: CohortOverview,
     model: TissueModel | None,
@@ -280,7 +285,7 @@ def _render(
     return render(
         "index.html.j2",
         _SCRIPTS,
-        name=_short_name(cohort.url),
+        name=name,
         overview=overview,
         rows=rows,
         columns=columns_of(rows),

@@ -68,6 +68,9 @@ def publish(
             help="Formats of images, separated by commas: nrrd (always), nifti, dicom-seg, ome-zarr.", metavar="LIST"
         ),
     ] = "nrrd",
+    page: Annotated[
+        bool, typer.Option(help="Write the HTML page with figures and a viewer of every scan into report/.")
+    ] = True,
     key_table: opt.ReadKey = None,
     check: Annotated[
         Path | None,
@@ -108,7 +111,7 @@ def publish(
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            split=sides, formats=shown.formats_in(formats), callback=callback,
+            split=sides, formats=shown.formats_in(formats), page=page, callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)
     exit_if_failed(result)

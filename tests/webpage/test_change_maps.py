@@ -12,6 +12,7 @@ import lungmix
 from lungmix.callbacks import Callback
 from lungmix.geometry import Geometry
 from lungmix.mixture import PUBLISHED
+from lungmix.publish.contents import contents_of
 from lungmix.stages import change, register
 from lungmix.stages.base import StageContext
 from lungmix.stages.fit import publish
@@ -236,3 +237,10 @@ def test_scans_without_the_file_of_changes_are_linked_by_their_lungs(cohort, tmp
         browser.wait(READY, "case-001", "case-003")
         assert "relative position" in browser.text("#link-rule")
         browser.console()
+
+
+def test_data_card_of_a_published_page_describes_all_files(page):
+    folder = page.parent
+    paths = [f"report/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*") if file.is_file()]
+    assert any(path.startswith("report/changes/") for path in paths)
+    assert all(contents_of(path) for path in paths)

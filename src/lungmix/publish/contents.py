@@ -39,6 +39,7 @@ CONTENTS: dict[str, str] = {
     f"{files.REPORT_FOLDER}/data/CASE.js": "a scan at reduced resolution for the viewer of the page",
     f"{files.REPORT_FOLDER}/look/CASE.webp": "a slice of a scan with flags, for the page",
     f"{files.REPORT_FOLDER}/patients/NAME.html": "pages of patients with several scans, and their data",
+    f"{files.REPORT_FOLDER}/changes/CASE.js": "changes since the first scan of a patient, for these pages",
     files.DICTIONARY_FILE: "unit and meaning of every column of the tables",
     files.MODEL_FILE: "the Gaussian mixture of the labels: weights, means and variances in HU",
     files.README_FILE: "this data card",

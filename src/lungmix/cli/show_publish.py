@@ -29,6 +29,7 @@ __all__ = [
     "checked_values",
     "formats_in",
     "identifiers_of",
+    "names_in",
     "publish",
     "published_values",
     "show_checked",
@@ -57,6 +58,11 @@ def about_of(
             f"the licence {mark_path(license_file or '')} cannot be read as text: give another file"
         ) from None
     return About(title, version, license, read_creators(creators), text, publisher or "", doi or "")
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names in a list that is separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def show_published(console: Console, result: Published) -> None:
@@ -88,7 +94,7 @@ def show_checked(console: Console, folder: str, problems: Mapping[str, Sequence[
     _print(console, _problem_lines(problems))
     _print(console, [
         f"{folder}: {'passed' if not problems else count_of(len(problems), 'file') + ' with problems'}; searched for "
-        f"{count_of(identifiers, 'identifier')}, not for burned-in text or faces"
+        f"{count_of(identifiers, 'identifier')} and for burned-in text, not for faces"
     ])  # fmt: skip
 
 

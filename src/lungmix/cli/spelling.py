@@ -15,6 +15,7 @@ from typing import Any
 from lungmix.errors import REPORT_IT
 
 OPTIONS = {
+    "accept_burned_in": "--accept-burned-in",
     "accept_hu": "--accept-hu",
     "allow_gaps": "--allow-gaps",
     "beta": "--beta",

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from lungmix.cluster import map_bounded
+from lungmix.publish.burned_in import TextSearch, sentence_of
 from lungmix.publish.check_forms import geometry_of, is_same_place, problems_of_folder
 from lungmix.publish.folder import (
+    ACCEPTED,
     BATCH_FILE,
     CASES_FILE,
     CHANGES_FILE,
@@ -72,9 +74,9 @@ def check_dataset(
 
     Checked are the sum of every file, that no file is missing or unexpected, that the metadata are JSON, that each
     image in each format has size, spacing, origin and direction of its CT and all its voxels, that DICOM objects have
-    no names, dates and UIDs of others, and that no identifier is in the name, the bytes, the decompressed bytes or a
-    value of the header of a file. Text that is burned into slices is not searched for, and
-    faces are not removed.
+    no names, dates and UIDs of others, that no identifier is in the name, the bytes, the decompressed bytes or a
+    value of the header of a file, and that no slice has a line of burned-in text, see
+    `lungmix.kernels.burned_in_text`, except in cases that the publisher accepted. Faces are not searched for.
 
     Parameters
     ----------
@@ -93,7 +95,8 @@ def check_dataset(
         If the folder is no publication.
     """
     root = Path(folder)
-    recorded_images = read_record(root)["images"]
+    record = read_record(root)
+    recorded_images, accepted = record["images"], record.get(ACCEPTED, {})
     images = {image.path: image for image in recorded_images if not image.is_folder}
     folders = {image.path: image for image in recorded_images if image.is_folder}
     recorded = read_sums(root) if sums is None else dict(sums)
@@ -112,11 +115,8 @@ def check_dataset(
     def check(path: str) -> list[str]:
         if path in folders:
             return _problems_of_folder(root, folders[path], searches.plain)
-        return list(
-            _problems_of(
-                root, path, None if recorded is None else recorded.get(path), images.get(path), searches.of(path)
-            )
-        )
+        digest = None if recorded is None else recorded.get(path)
+        return _problems_of(root, path, digest, images.get(path), searches.of(path), accepted)
 
     for outcome in map_bounded(
         sorted(present | folders.keys() | ({SUMS_FILE} if sums is None and recorded else set())),
@@ -132,8 +132,9 @@ def check_dataset(
 
 
 def _problems_of(
-    root: Path, path: str, digest: str | None, image: ImageFile | None, search: IdentifierSearch
-) -> list[str]:
+    root: Path, path: str, digest: str | None, image: ImageFile | None, search: IdentifierSearch,
+    accepted: Mapping[str, str],
+) -> list[str]:  # fmt: skip
     file = root / path
     if file.is_symlink() or not file.is_file():
         return ["is no plain file"]
@@ -144,11 +145,15 @@ def _problems_of(
         problems.append("an identifier of the key table is in its name")
     if search.is_in_blocks(text_blocks(file, path)):
         problems.append("an identifier of the key table is in its bytes")
-    length = 0
+    length, text_search = 0, None
+    if image is not None and path == path_of(image.case, "ct") and accepted.get(image.case) != image.sha256:
+        text_search = _text_search(file)
     try:
         tail = b""
         for block in decompressed(file):
             length += len(block)
+            if text_search is not None:
+                text_search.add(block)
             # The end of the block before is searched with this one.
             if search.is_in(joined := tail + block):
                 problems.append("an identifier of the key table is in its decompressed bytes")
@@ -156,6 +161,8 @@ def _problems_of(
             tail = joined[-(search.longest + 2) :]
     except (zlib.error, EOFError):
         problems.append("its compressed bytes are corrupt or cut short")
+    if text_search is not None and text_search.slices:
+        problems.append(sentence_of(text_search.slices))
     if path == SPLIT_FILE and not is_consistent(root):
         problems.append(f"does not give each patient of {CASES_FILE} one side")
     if path in (CROISSANT_FILE, DATACITE_FILE, DATALIST_FILE, MODEL_FILE, RECORD_FILE, ROCRATE_FILE):
@@ -164,6 +171,15 @@ def _problems_of(
     if image is not None:
         problems += _problems_of_geometry(root, image, length)
     return problems
+
+
+def _text_search(file: Path) -> TextSearch | None:
+    try:
+        columns, rows = geometry_of(file).size[:2]
+    except RuntimeError:
+        # The check of the geometry names the header.
+        return None
+    return TextSearch(rows, columns)
 
 
 def _problems_of_json(file: Path) -> list[str]:

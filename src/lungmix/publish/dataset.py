@@ -13,7 +13,7 @@ from distributed import Client
 
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
-from lungmix.errors import StoreError, count_of, reason_of, redact, reveal
+from lungmix.errors import StoreError, UsageError, count_of, reason_of, redact, reveal
 from lungmix.export.images import export_image
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
@@ -70,6 +70,8 @@ class Published:
         Numbers of images that were written, that are those of the previous version, and that an earlier call wrote.
     problems : dict of str to list of str
         Problems that the check of the folder found, by file.
+    accepted : dict of str to str
+        Sum of the CT by case whose slices were accepted although they may have burned-in text.
     search : str
         Sentence about the search for identifiers.
     errors : dict of str to Exception
@@ -86,6 +88,7 @@ class Published:
     linked: int = 0
     kept: int = 0
     problems: dict[str, list[str]] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)
     search: str = ""
     errors: dict[str, Exception] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ def publish(
     scores: Mapping[str, int] | None = None,
     key: Mapping[str, Mapping[str, str]] | None = None,
     split: SplitRule | None = None,
+    accept_burned_in: Sequence[str] = (),
     formats: Sequence[str] = (files.NRRD,),
     page: bool = False,
     callback: Callback | None = None,
@@ -140,6 +144,9 @@ def publish(
         Formats of the images: ``nrrd``, which is always written, ``nifti``, ``dicom-seg`` and ``ome-zarr``.
     page : bool
         True to write the HTML page with its figures, see `lungmix.webpage.page.write_page`, into a folder.
+    accept_burned_in : sequence of str
+        Cases whose slices may have burned-in text and were looked at. They stay accepted in the next versions while
+        their scans have the same voxels.
     callback : Callback, optional
         Receives progress and warnings.
 
@@ -159,6 +166,10 @@ def publish(
     model = cohort.read_text(MODEL_FILE)
     if not labelled or model is None:
         raise StoreError(f"{cohort.url} has no labels to publish: run `Pipeline.run(sources)` first", path=cohort.url)
+    if other := sorted({*accept_burned_in} - {*labelled}):
+        raise UsageError(
+            f"`accept_burned_in` names cases that are not published: {', '.join(other)}; `Cohort.keys()` lists cases"
+        )
     cases = case_rows(cohort, labelled, scores or {})
     check_patients(cases, key or {})
     before = (None, None) if earlier is None else (earlier.split, earlier.sides)
@@ -171,7 +182,12 @@ def publish(
         return result
     remove_other_files(target, images)
     identifiers, unsearched = identifiers_of(key or {})
-    result.search = _search_sentence(key, identifiers, unsearched)
+    accepted = {} if earlier is None else earlier.accepted
+    scans = {image.case: image.sha256 for image in images if image.path == files.path_of(image.case, "ct")}
+    result.accepted = {
+        case: digest for case, digest in scans.items() if case in accept_burned_in or accepted.get(case) == digest
+    }
+    result.search = _search_sentence(key, identifiers, unsearched, sorted(result.accepted))
     scored = {name: float(score) for name, score in (scores or {}).items()}
     of_page = write_report(cohort, target, about.title, scored, earlier, callback) if page else without_report(target)
     sums = sums_of(images) | of_page
@@ -280,13 +296,16 @@ def _cases_in_flight(client: Client | None) -> int:
     return _PARALLEL_CASES if client is None else len(client.scheduler_info(n_workers=-1)["workers"]) + 1
 
 
-def _search_sentence(key: Mapping[str, Any] | None, identifiers: Sequence[str], unsearched: int) -> str:
+def _search_sentence(
+    key: Mapping[str, Any] | None, identifiers: Sequence[str], unsearched: int, accepted: Sequence[str]
+) -> str:
+    looked = f" Somebody looked at slices that may have burned-in text: {', '.join(accepted)}." if accepted else ""
     if key is None:
-        return "No key table was given, so the files were not searched for identifiers of patients."
+        return f"No key table was given, so the files were not searched for identifiers of patients.{looked}"
     return (
         f"All files were searched for {count_of(len(identifiers), 'identifier')} of {count_of(len(key), 'scan')} in "
         f"the key table, also in decompressed bytes. {count_of(unsearched, 'value')} too short or too ordinary "
-        "to be searched for."
+        f"to be searched for.{looked}"
     )
 
 
@@ -322,7 +341,8 @@ def _write_texts(
             about.version,
             1 if earlier is None else earlier.number + 1,
             images,
-            {} if split is None else {"split": split.to_dict()},
+            ({} if split is None else {"split": split.to_dict()})
+            | ({files.ACCEPTED: result.accepted} if result.accepted else {}),
         ),
     }
     paths = {image.path: image.case for image in images} | dict.fromkeys([*texts, *of_page, *files.WRITTEN_LAST], "")

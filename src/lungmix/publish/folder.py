@@ -52,6 +52,8 @@ CHANGES_FILE = "CHANGELOG.md"
 WRITTEN_LAST = (README_FILE, CROISSANT_FILE, DATACITE_FILE, ROCRATE_FILE, SUMS_FILE)
 """Files that describe others, in the order in which they are written."""
 
+ACCEPTED = "accepted_burned_in"
+"""Entry of the record: sum of the CT by case whose slices somebody looked at and accepted."""
 _REPLACED = "replaced"
 
 

@@ -30,9 +30,10 @@ METHOD = (
 
 _PRIVACY = """\
 The scans were converted to voxels, geometry and technical attributes by an allow list; no other value of a header was
-kept, and no date. Names of cases are neutral unless the publisher chose names of files. What was not done: slices were
-not searched for text that is burned into the voxels, and faces were not removed. A scan that includes the face can
-identify a person. Do not try to identify anybody.
+kept, and no date. Names of cases are neutral unless the publisher chose names of files. Slices were searched for text
+that is burned into the voxels: shapes of letters with one value on one line. Text that was resampled or compressed with
+loss, has fewer than four letters, or is very small, is missed. What was not done: faces were not removed. A scan that
+includes the face can identify a person. Do not try to identify anybody.
 """
 
 _WORDS_OF_DICOM = "CT CHEST AXIAL DERIVED ORIGINAL PRIMARY SECONDARY 19700101"

@@ -39,6 +39,8 @@ class EarlierVersion:
         Share and seed of its test set; None if it has none.
     sides : dict of str to Side
         Side of each case in its training or test set.
+    accepted : dict of str to str
+        Sum of the CT by case whose slices were accepted although they may have burned-in text.
     is_replaced : bool
         True if the new version takes its place in the same folder.
     """
@@ -52,6 +54,7 @@ class EarlierVersion:
     release: Release
     split: dict[str, Any] | None = None
     sides: dict[str, Side] = field(default_factory=dict)
+    accepted: dict[str, str] = field(default_factory=dict)
     is_replaced: bool = False
 
 
@@ -143,6 +146,7 @@ def _from_folder(folder: Path, about: About, *, is_replaced: bool) -> EarlierVer
         read_release(folder, Release(about.title, record["version"])),
         record.get("split"),
         read_sides(folder),
+        record.get(files.ACCEPTED, {}),
         is_replaced,
     )
 

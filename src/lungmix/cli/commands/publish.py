@@ -72,6 +72,12 @@ def publish(
         bool, typer.Option(help="Write the HTML page with figures and a viewer of every scan into report/.")
     ] = True,
     key_table: opt.ReadKey = None,
+    accept_burned_in: Annotated[
+        str | None,
+        typer.Option(
+            help="Cases whose slices may have burned-in text and were looked at, separated by commas.", metavar="CASES"
+        ),
+    ] = None,
     check: Annotated[
         Path | None,
         typer.Option(help="Check this published folder instead of writing one; needs no STORE.", metavar="DIR"),
@@ -111,7 +117,8 @@ def publish(
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            split=sides, formats=shown.formats_in(formats), page=page, callback=callback,
+            split=sides, formats=shown.formats_in(formats), page=page,
+            accept_burned_in=shown.names_in(accept_burned_in), callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)
     exit_if_failed(result)

@@ -334,3 +334,23 @@ def test_damaged_object_of_the_store_is_not_published(tmp_path):
     result = publish(cohort, tmp_path / "d", ABOUT, formats=("ome-zarr",))
     assert not result.is_complete
     assert "damaged in labels/tissue/0/c/0/0/0" in result.failed[name]
+
+
+def test_command_writes_all_formats_and_the_page_on_workers(tmp_path):
+    from support.command import run_here
+
+    cohort, _ = labelled_store(tmp_path / "s.zarr", 1)
+    (tmp_path / "people.csv").write_text("name\nA Hospital\n")
+    words = (
+        "--title", ABOUT.title, "--license", ABOUT.license, "--version", "1.0", "--creators", tmp_path / "people.csv",
+        "--formats", "nifti,dicom-seg,ome-zarr", "--workers", 1, "--json",
+    )  # fmt: skip
+    done = run_here("publish", tmp_path / "s.zarr", tmp_path / "d", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"]
+    assert publish(cohort, tmp_path / "e", ABOUT, formats=ALL, page=True).is_complete
+    assert read_sums(tmp_path / "d") == read_sums(tmp_path / "e")
+    assert (tmp_path / "d" / "report" / "index.html").is_file()
+    unknown = run_here("publish", tmp_path / "s.zarr", tmp_path / "x", *words, "--formats", "png")
+    assert unknown.returncode == 2
+    assert "choose from nrrd" in unknown.stderr

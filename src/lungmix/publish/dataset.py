@@ -13,7 +13,7 @@ from distributed import Client
 
 from lungmix.callbacks import Callback, stage_events
 from lungmix.cluster import map_bounded
-from lungmix.errors import StoreError, UsageError, count_of, reason_of, redact, reveal
+from lungmix.errors import StoreError, UsageError, reason_of, redact, reveal
 from lungmix.export.images import export_image
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
@@ -37,7 +37,7 @@ from lungmix.publish.report import without_report, write_report
 from lungmix.publish.sections import methods_of
 from lungmix.publish.split import Split, SplitRule, check_patients, split_patients
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
-from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text
+from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text, search_text
 from lungmix.publish.versions import EarlierVersion, earlier_version, remove_replaced_files, start_publication
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.store.case_ref import CaseRef
@@ -187,7 +187,9 @@ def publish(
     result.accepted = {
         case: digest for case, digest in scans.items() if case in accept_burned_in or accepted.get(case) == digest
     }
-    result.search = _search_sentence(key, identifiers, unsearched, sorted(result.accepted))
+    result.search = search_text(
+        None if key is None else len(key), len(identifiers), unsearched, sorted(result.accepted)
+    )
     scored = {name: float(score) for name, score in (scores or {}).items()}
     of_page = write_report(cohort, target, about.title, scored, earlier, callback) if page else without_report(target)
     sums = sums_of(images) | of_page
@@ -294,19 +296,6 @@ def _submit(client: Client, function: Callable[..., Any], *args: Any) -> Any:
 def _cases_in_flight(client: Client | None) -> int:
     # One case more than there are workers, so that no worker waits while a case ends and the next one begins.
     return _PARALLEL_CASES if client is None else len(client.scheduler_info(n_workers=-1)["workers"]) + 1
-
-
-def _search_sentence(
-    key: Mapping[str, Any] | None, identifiers: Sequence[str], unsearched: int, accepted: Sequence[str]
-) -> str:
-    looked = f" Somebody looked at slices that may have burned-in text: {', '.join(accepted)}." if accepted else ""
-    if key is None:
-        return f"No key table was given, so the files were not searched for identifiers of patients.{looked}"
-    return (
-        f"All files were searched for {count_of(len(identifiers), 'identifier')} of {count_of(len(key), 'scan')} in "
-        f"the key table, also in decompressed bytes. {count_of(unsearched, 'value')} too short or too ordinary "
-        f"to be searched for.{looked}"
-    )
 
 
 def _write_texts(

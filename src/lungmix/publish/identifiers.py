@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import numpy.typing as npt
 
-from lungmix.publish.texts import FIXED_TEXT
+from lungmix.publish.ordinary import ordinary_words
 
 _FIELDS = (
     "patient_id", "patient_name", "birth_date", "accession_number", "study_uid", "study_date", "study_time",
@@ -47,7 +47,7 @@ def identifiers_of(rows: Mapping[str, Mapping[str, str]]) -> tuple[list[str], in
         Number of values that are not searched for: they are too short, or words that data sets contain whoever the
         patients are.
     """
-    ordinary = {word.lower() for word in re.findall(r"\w+", FIXED_TEXT)}
+    ordinary = ordinary_words()
     values: dict[str, None] = {}
     skipped: set[str] = set()
 

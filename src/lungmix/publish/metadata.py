@@ -9,7 +9,7 @@ from lungmix.errors import count_of
 from lungmix.publish import folder as files
 from lungmix.publish.about import About
 from lungmix.publish.datacite import Release, datacite_text
-from lungmix.publish.folder import ImageFile
+from lungmix.publish.folder import DICOM_SEG, NIFTI, NRRD, OME_ZARR, ImageFile
 from lungmix.publish.rocrate import media_type, rocrate_text
 from lungmix.publish.texts import METHOD
 
@@ -42,7 +42,9 @@ def write_metadata(
     in_folders = {path for image in images if image.is_folder for path in image.files()}
     folders = {f"{image.path}/": image.sha256 for image in images if image.is_folder}
     lengths = [count_of(len(set(cases.values())), "scan"), count_of(sum(image.size for image in images), "byte")]
-    formats = sorted({media_type(path) for path in sums})
+    names = {NRRD: "NRRD", NIFTI: "NIfTI", DICOM_SEG: "application/dicom", OME_ZARR: "OME-Zarr"}
+    of_images = {path for image in images for path in image.files()}
+    formats = sorted({names[image.format] for image in images} | {media_type(path) for path in set(sums) - of_images})
     text = datacite_text(about, description, methods, day, lengths, formats, previous)
     files.write_text(target / files.DATACITE_FILE, text)
     written = {files.DATACITE_FILE: files.sum_of(target / files.DATACITE_FILE)}

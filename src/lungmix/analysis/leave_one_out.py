@@ -5,16 +5,18 @@ Labels are a function of HU, so the lung involvement follows from the histogram 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from lungmix.analysis.comparison import involvement
 from lungmix.errors import UsageError
+from lungmix.mixture import PAPER, TissueModel
+from lungmix.mixture.diagnosis import with_doubts
 from lungmix.parameters import FitParameters
 from lungmix.stages.fit import fit_counts, masked_cases
 from lungmix.stages.measure import excluded_regions, measured_counts
 from lungmix.stages.pool import Pool
-from lungmix.store import Cohort
+from lungmix.store import Case, Cohort
 from lungmix.store.choices import last_fit
 from lungmix.tissue import TISSUES
 
@@ -36,6 +38,39 @@ def fit_of_store(cohort: Cohort, fit: str | None = None) -> FitParameters:
     if last.n_components != len(TISSUES):
         last = FitParameters()
     return replace(last, method="counts", exclude_flagged=False, fit=fit or last.fit)
+
+
+class FitsWithout:
+    """Fits to pooled cases, without some of them.
+
+    Parameters
+    ----------
+    pooled : mapping of str to Case
+        Masked cases by name.
+    parameters : FitParameters
+        Settings of the fits; `fit` names the fit that is returned.
+    """
+
+    def __init__(self, pooled: Mapping[str, Case], parameters: FitParameters):
+        self.pooled, self._parameters = pooled, parameters
+        # The fit of the paper pools whole masks and voxels alike, whatever the others pool.
+        self._alike, self._chosen = Pool(FitParameters()), Pool(parameters)
+        for case in pooled.values():
+            for pool in (self._alike, self._chosen):
+                pool.add(case)
+
+    def fit(self, left_out: Collection[str] = ()) -> TissueModel:
+        """Return the mixture of all pooled cases but those that are left out; names of other cases are ignored.
+
+        Raises
+        ------
+        ModelError
+            If no case with a lung voxel remains.
+        """
+        absent = [self.pooled[name] for name in left_out if name in self.pooled]
+        alike, chosen = self._alike.counts(absent), self._chosen.counts(absent)
+        model = fit_counts(alike, self._parameters, chosen)[self._parameters.fit]
+        return with_doubts(model, alike if self._parameters.fit == PAPER else chosen)
 
 
 def involvement_by_others(
@@ -73,16 +108,10 @@ def involvement_by_others(
         cases.setdefault(patient, []).append(name)
     if len(cases) + len([name for name in pooled if name not in patients]) < SMALLEST:
         raise UsageError("the cohort has one patient, so no mixture of other patients exists: add scans of others")
-    excluded = excluded_regions(cohort)
-    # The fit of the paper pools whole masks and voxels alike, whatever the others pool.
-    alike, chosen = Pool(FitParameters()), Pool(parameters)
-    for case in pooled.values():
-        for pool in (alike, chosen):
-            pool.add(case)
+    excluded, fits = excluded_regions(cohort), FitsWithout(pooled, parameters)
 
     def involvements(names: Sequence[str], left_out: Sequence[str]) -> dict[str, float]:
-        absent = [pooled[name] for name in left_out if name in pooled]
-        model = fit_counts(alike.counts(absent), parameters, chosen.counts(absent))[parameters.fit]
+        model = fits.fit(left_out)
         return {name: involvement(model, measured_counts(cohort[name], excluded)) for name in names}
 
     everyone = involvements(list(patients), [])

@@ -40,6 +40,7 @@ OPTIONS = {
     "harmonise": "--harmonise",
     "image": "--image",
     "kernel_reference": "--kernel-reference",
+    "leave_one_patient_out": "--leave-one-patient-out",
     "license": "--license",
     "license_text": "--license-file",
     "mask_device": "--mask-device",

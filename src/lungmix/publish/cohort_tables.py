@@ -10,11 +10,10 @@ from tempfile import TemporaryDirectory
 
 from lungmix.analysis.group_comparison import compare_groups
 from lungmix.errors import LungmixError
+from lungmix.publish.by_others import StoredLabels
 from lungmix.publish.folder import LABELS_FILE, TABLE_1_FILE, TABLE_1_TEXT, ZONES_FILE, ImageFile
 from lungmix.publish.tables import Row, csv_text
-from lungmix.store import ZONES_FILE as STORED_ZONES
 from lungmix.store import Cohort
-from lungmix.store.tables import rows_of
 from lungmix.tissue import segments_of
 from lungmix.webpage.characteristics import csv_table, markdown_table
 
@@ -25,19 +24,15 @@ NO_TABLE = (
 """Text in place of Table 1."""
 
 
-def cohort_tables(cohort: Cohort, names: Sequence[str], images: Sequence[ImageFile]) -> dict[str, list[Row]]:
+def cohort_tables(labels: StoredLabels, names: Sequence[str], images: Sequence[ImageFile]) -> dict[str, list[Row]]:
     """Return the rows of the tables of zones and of labels by file; without lung zones and lobes, no table of zones."""
-    zones = zone_rows(cohort, names)
+    zones = zone_rows(labels, names)
     return {LABELS_FILE: label_rows(images)} | ({ZONES_FILE: zones} if zones else {})
 
 
-def zone_rows(cohort: Cohort, names: Sequence[str]) -> list[Row]:
-    """Return the stored rows of lung zones and lobes of the named cases."""
-    rows = rows_of(cohort.read_text(STORED_ZONES) or "")
-    chosen = set(names)
-    return [
-        {key: "" if value != value else value for key, value in row.items()} for row in rows if row["case"] in chosen
-    ]
+def zone_rows(labels: StoredLabels, names: Sequence[str]) -> list[Row]:
+    """Return the rows of lung zones and lobes of the named cases."""
+    return [{key: "" if value != value else value for key, value in row.items()} for row in labels.zones(names)]
 
 
 def label_rows(images: Sequence[ImageFile]) -> list[Row]:

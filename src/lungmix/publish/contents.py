@@ -42,6 +42,7 @@ CONTENTS: dict[str, str] = {
     f"{files.REPORT_FOLDER}/changes/CASE.js": "changes since the first scan of a patient, for these pages",
     files.DICTIONARY_FILE: "unit and meaning of every column of the tables",
     files.MODEL_FILE: "the Gaussian mixture of the labels: weights, means and variances in HU",
+    files.MODELS_FILE: "the mixtures of all other patients, in data sets that are labelled by them",
     files.README_FILE: "this data card",
     files.LICENSE_FILE: "the licence",
     files.CITATION_FILE: "how to cite the data set, in the format CFF 1.2.0",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lungmix.publish.about import LICENSES, About, citation_of, doi_url, json_creators
-from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, SPLIT_FILE, ZONES_FILE
+from lungmix.publish.folder import CASES_FILE, FILES_FILE, LABELS_FILE, MODELS_FILE, SPLIT_FILE, ZONES_FILE
 
 RECORD_SETS = {
     CASES_FILE: "cases",
@@ -15,6 +15,7 @@ RECORD_SETS = {
     ZONES_FILE: "zones",
     LABELS_FILE: "labels",
     SPLIT_FILE: "patients",
+    MODELS_FILE: "models",
 }
 """Name of the record set of each table."""
 
@@ -24,6 +25,7 @@ _KEYS = {
     "zones": ["case", "zone"],
     "labels": ["image", "label"],
     "patients": ["patient"],
+    "models": ["patient", "component"],
 }
 """Columns by which the records of a set are told apart."""
 

@@ -17,6 +17,7 @@ from lungmix.errors import StoreError, UsageError, reason_of, redact, reveal
 from lungmix.export.images import export_image
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
+from lungmix.publish.by_others import StoredLabels, labels_of, patients_by_case
 from lungmix.publish.check import check_dataset
 from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
@@ -39,6 +40,7 @@ from lungmix.publish.split import Split, SplitRule, check_patients, split_patien
 from lungmix.publish.tables import Row, case_rows, csv_text, dictionary_rows, file_rows
 from lungmix.publish.texts import changes_text, citation_text, description_of, readme_text, search_text
 from lungmix.publish.versions import EarlierVersion, earlier_version, remove_replaced_files, start_publication
+from lungmix.stages.relabelled import RelabelledRef
 from lungmix.store import MODEL_FILE, Cohort
 from lungmix.store.case_ref import CaseRef
 from lungmix.store.schema import LABEL, LABEL_MAPS
@@ -109,6 +111,7 @@ def publish(
     key: Mapping[str, Mapping[str, str]] | None = None,
     split: SplitRule | None = None,
     accept_burned_in: Sequence[str] = (),
+    leave_one_patient_out: bool | None = None,
     formats: Sequence[str] = (files.NRRD,),
     page: bool = False,
     callback: Callback | None = None,
@@ -140,6 +143,9 @@ def publish(
         Rows of a key table by case. Files are searched for the identifiers in them, in this process only.
     split : SplitRule, optional
         Share and seed by which patients are assigned to the training and the test set.
+    leave_one_patient_out : bool, optional
+        True for labels and measurements of each scan by a mixture that is fitted to the scans of all other patients;
+        by default as in the previous version, or else by the mixture of the store.
     formats : sequence of str
         Formats of the images: ``nrrd``, which is always written, ``nifti``, ``dicom-seg`` and ``ome-zarr``.
     page : bool
@@ -155,7 +161,8 @@ def publish(
     UsageError
         If a format is unknown; if the folder has this version already, is no folder, or has other files; if
         `previous` is not complete, or given for the folder of a complete data set; or if one of training and test set
-        would have no patient, or the store does not record that scans are of one patient.
+        would have no patient, or the store does not record that scans are of one patient; or if patients are left out
+        of a mixture that was given, or of the only patient.
     StoreError
         If no case has labels, or the store no model.
     """
@@ -170,13 +177,14 @@ def publish(
         raise UsageError(
             f"`accept_burned_in` names cases that are not published: {', '.join(other)}; `Cohort.keys()` lists cases"
         )
-    cases = case_rows(cohort, labelled, scores or {})
-    check_patients(cases, key or {})
+    check_patients(patients_by_case(cohort), key or {})
+    labels = labels_of(cohort, labelled, leave_one_patient_out, earlier is not None and earlier.leave_one_patient_out)
+    cases = case_rows(labels, labelled, scores or {})
     before = (None, None) if earlier is None else (earlier.split, earlier.sides)
     sides = split_patients(cases, split or SplitRule(), about.version, *before)
     start_publication(target, journal, earlier)
     result = Published(target, about.version, absent=absent)
-    images = _write_images(cohort, labelled, target, journal, earlier, formats, client, result, callback)
+    images = _write_images(labels, labelled, target, journal, earlier, formats, client, result, callback)
     result.done = [name for name in labelled if name not in result.failed]
     if result.failed:
         return result
@@ -193,7 +201,7 @@ def publish(
     scored = {name: float(score) for name, score in (scores or {}).items()}
     of_page = write_report(cohort, target, about.title, scored, earlier, callback) if page else without_report(target)
     sums = sums_of(images) | of_page
-    sums |= _write_texts(cohort, target, about, model, images, of_page, earlier, cases, sides, result)
+    sums |= _write_texts(labels, target, about, model, images, of_page, earlier, cases, sides, result)
     remove_replaced_files(target, earlier, sums)
     result.problems = check_dataset(target, identifiers, sums=sums)
     if not result.problems:
@@ -202,7 +210,7 @@ def publish(
     return result
 
 
-def write_image_file(case_ref: CaseRef, image: str, path: str) -> tuple[str, int]:
+def write_image_file(case_ref: CaseRef | RelabelledRef, image: str, path: str) -> tuple[str, int]:
     """Write an image of a case as NRRD or NIfTI, and return the sum and the size of the file; runs on a worker."""
     target = Path(path)
     export_image(case_ref.open(), target, image)
@@ -221,7 +229,7 @@ def _split_cases(cohort: Cohort) -> tuple[list[str], dict[str, str]]:
 
 
 def _write_images(
-    cohort: Cohort, names: Sequence[str], target: Path, journal: Journal, earlier: EarlierVersion | None,
+    labels: StoredLabels, names: Sequence[str], target: Path, journal: Journal, earlier: EarlierVersion | None,
     formats: Sequence[str], client: Client | None, result: Published, callback: Callback,
 ) -> list[ImageFile]:  # fmt: skip
     finished = journal.read()
@@ -230,7 +238,7 @@ def _write_images(
 
     def write_case(name: str) -> list[ImageFile]:
         images = []
-        planned = planned_images(cohort.case(name), formats)
+        planned = planned_images(labels.case(name), formats)
         for image in planned:
             made, before = finished.get(image.path), old_images.get(image.path)
             if made is not None and made.source == image.source and has_sums(target, made):
@@ -243,7 +251,7 @@ def _write_images(
                 done = before
                 result.linked += 1
             else:
-                done = _write(cohort, image, planned, target, client)
+                done = _write(labels, image, planned, target, client)
                 result.written += 1
             journal.add(done)
             images.append(done)
@@ -264,13 +272,13 @@ def _write_images(
 
 
 def _write(
-    cohort: Cohort, image: ImageFile, planned: Sequence[ImageFile], target: Path, client: Client | None
+    labels: StoredLabels, image: ImageFile, planned: Sequence[ImageFile], target: Path, client: Client | None
 ) -> ImageFile:
-    case_ref, root, file = CaseRef.of(cohort, image.case), target.absolute(), target.absolute() / image.path
+    case_ref, root, file = labels.ref(image.case), target.absolute(), target.absolute() / image.path
     submit = _call if client is None else partial(_submit, client)
     if image.is_folder:
-        labels = sorted({other.image for other in planned if other.image in LABEL_MAPS})
-        done = submit(write_folder, case_ref, image, str(root), labels)
+        maps = sorted({other.image for other in planned if other.format == image.format and other.image in LABEL_MAPS})
+        done = submit(write_folder, case_ref, image, str(root), maps)
     else:
         digest, size = submit(write_image_file, case_ref, image.image, str(file))
         done = replace(image, sha256=digest, size=size)
@@ -299,22 +307,24 @@ def _cases_in_flight(client: Client | None) -> int:
 
 
 def _write_texts(
-    cohort: Cohort, target: Path, about: About, model: str, images: Sequence[ImageFile],
+    labels: StoredLabels, target: Path, about: About, model: str, images: Sequence[ImageFile],
     of_page: Mapping[str, str], earlier: EarlierVersion | None, cases: list[Row], split: Split | None,
     result: Published,
 ) -> dict[str, str]:  # fmt: skip
     """Write tables, texts and metadata, and return their sums by file."""
-    day, overview = date.today().isoformat(), overview_of(cohort)
+    day, overview = date.today().isoformat(), overview_of(labels.cohort)
     rows = {files.CASES_FILE: cases, files.FILES_FILE: file_rows(images)}
     if split is not None:
         rows |= {files.CASES_FILE: split.add_to(cases), files.SPLIT_FILE: split.rows}
-    rows |= cohort_tables(cohort, result.done, images)
+    rows |= cohort_tables(labels, result.done, images)
+    if labels.is_by_others:
+        rows |= {files.MODELS_FILE: labels.models(result.done)}
     scores = {str(row["case"]): row["score"] for row in cases if row["score"] != ""}
-    table_1 = table_1_texts(cohort, result.done, scores)
+    table_1 = table_1_texts(labels.cohort, result.done, scores)
     columns = {file: list(table[0]) for file, table in rows.items() if table} | table_1_columns(table_1)
     columns |= OPENING_COLUMNS
     dictionary = dictionary_rows(columns)
-    description = description_of(cases)
+    description = description_of(cases) + labels.description()
     openers = opening_texts(about, description, day, images, rows[files.CASES_FILE])
     release = None if earlier is None else earlier.release
     texts = {
@@ -330,15 +340,25 @@ def _write_texts(
             about.version,
             1 if earlier is None else earlier.number + 1,
             images,
-            ({} if split is None else {"split": split.to_dict()})
+            labels.settings()
+            | ({} if split is None else {"split": split.to_dict()})
             | ({files.ACCEPTED: result.accepted} if result.accepted else {}),
         ),
     }
     paths = {image.path: image.case for image in images} | dict.fromkeys([*texts, *of_page, *files.WRITTEN_LAST], "")
     texts[files.README_FILE] = readme_text(
-        about, overview, rows[files.CASES_FILE], model, paths, day, result.absent, result.search, split
+        about,
+        overview,
+        rows[files.CASES_FILE],
+        model,
+        paths,
+        day,
+        result.absent,
+        result.search,
+        split,
+        labels.text(),
     )
-    for file in {files.SPLIT_FILE, files.ZONES_FILE, files.TABLE_1_FILE} - texts.keys():
+    for file in {files.SPLIT_FILE, files.MODELS_FILE, files.ZONES_FILE, files.TABLE_1_FILE} - texts.keys():
         # An earlier call may have written it.
         (target / file).unlink(missing_ok=True)
     for file, text in texts.items():
@@ -347,6 +367,6 @@ def _write_texts(
     meanings = {(row["file"], row["column"]): row["meaning"] for row in dictionary}
     files.write_text(target / files.CROISSANT_FILE, croissant_text(about, description, day, sums, rows, meanings))
     sums |= {files.CROISSANT_FILE: files.sum_of(target / files.CROISSANT_FILE)}
-    methods = methods_of(overview, result.done)
+    methods = methods_of(overview, result.done, is_by_others=labels.is_by_others)
     listed = {**sums_of(images), **of_page, **sums}
     return sums | write_metadata(target, about, description, methods, day, images, listed, release)

@@ -18,6 +18,7 @@ from lungmix.export.images import made_with
 from lungmix.export.ome_zarr import write_ome_zarr
 from lungmix.privacy.acquisition import Acquisition
 from lungmix.publish.folder import ALWAYS, EXTENSIONS, IMAGES, NRRD, OME_ZARR, ImageFile, path_of, sum_of
+from lungmix.stages.relabelled import RELABELLED, RelabelledCase, RelabelledRef
 from lungmix.store import Case
 from lungmix.store.case_files import CaseFiles
 from lungmix.store.case_ref import CaseRef
@@ -41,6 +42,22 @@ class AnonymousCase(CaseFiles):
         return super().acquisition.technical()
 
 
+class AnonymousRelabelledCase(RelabelledCase):
+    """Case with labels by another mixture, without these attributes of the patient; see `AnonymousCase`."""
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """Technical attributes of the scan."""
+        return super().acquisition.technical()
+
+
+def anonymous(case: CaseFiles) -> CaseFiles:
+    """Return a case without the attributes of the patient; it keeps labels by another mixture."""
+    if isinstance(case, RelabelledCase):
+        return AnonymousRelabelledCase(case, case.relabelling)
+    return AnonymousCase(case)
+
+
 def formats_in(text: str) -> tuple[str, ...]:
     """Return the formats in a list with commas; NRRD is always one of them.
 
@@ -59,7 +76,8 @@ def formats_in(text: str) -> tuple[str, ...]:
 def planned_images(case: Case, formats: Sequence[str]) -> list[ImageFile]:
     """Return the images of a case in each format, without sums.
 
-    A case of unknown orientation has none in DICOM, which must state it.
+    A case of unknown orientation has none in DICOM, which must state it. OME-Zarr is copied from the store, so that it
+    has no labels by another mixture.
 
     Parameters
     ----------
@@ -74,10 +92,11 @@ def planned_images(case: Case, formats: Sequence[str]) -> list[ImageFile]:
     for name in formats:
         if name == DICOM_SEG and not case.geometry.orientation_known:
             continue
-        for image in [LABELS] if name == DICOM_SEG else present:
+        copied = [image for image in present if not isinstance(case, RelabelledCase) or image not in RELABELLED]
+        for image in {DICOM_SEG: [LABELS], OME_ZARR: copied}.get(name, present):
             more: dict[str, list[Any]] = {
                 DICOM_SEG: [*_inputs(case, "ct"), case.acquisition.technical().to_dict(), __version__],
-                OME_ZARR: labels if image == "ct" else [],
+                OME_ZARR: [label for label in labels if label in copied] if image == "ct" else [],
             }
             made = made_with(case, image)
             inputs = [*_inputs(case, image), case.geometry.to_dict(), sorted(made.items()), *more.get(name, [])]
@@ -87,12 +106,12 @@ def planned_images(case: Case, formats: Sequence[str]) -> list[ImageFile]:
     return planned
 
 
-def write_folder(case_ref: CaseRef, image: ImageFile, root: str, labels: Sequence[str]) -> ImageFile:
+def write_folder(case_ref: CaseRef | RelabelledRef, image: ImageFile, root: str, labels: Sequence[str]) -> ImageFile:
     """Write an image that is a folder of files, and return it with its sums; runs on a worker.
 
     Parameters
     ----------
-    case_ref : CaseRef
+    case_ref : CaseRef or RelabelledRef
         The case.
     image : ImageFile
         The image, in a format of folders.
@@ -101,7 +120,7 @@ def write_folder(case_ref: CaseRef, image: ImageFile, root: str, labels: Sequenc
     labels : sequence of str
         Label maps of the case in the data set.
     """
-    case, folder = AnonymousCase(case_ref.open()), Path(root) / image.path
+    case, folder = anonymous(case_ref.open()), Path(root) / image.path
     if image.format == OME_ZARR:
         top = Path(root) / path_of(image.case, "ct", OME_ZARR)
         written = write_ome_zarr(case, top, image.image, labels)

@@ -11,7 +11,7 @@ from typing import Any
 from lungmix._version import __version__
 from lungmix.errors import LungmixError, count_of
 from lungmix.mixture import TissueModel
-from lungmix.publish.folder import CASES_FILE, DICTIONARY_FILE, MODEL_FILE
+from lungmix.publish.folder import CASES_FILE, DICTIONARY_FILE, MODEL_FILE, MODELS_FILE
 from lungmix.quality_flags import FLAGS, Flag
 from lungmix.tissue import TISSUES
 from lungmix.webpage.overview import CohortOverview
@@ -61,9 +61,12 @@ _STEPS = """\
    other denser tissue. Volumes are in mL, densities in HU, percentages of lung voxels, distances in mm; the dictionary
    has unit and meaning of each column.
 """
+_BY_OTHERS = (
+    "The mixture of each scan is that of all other patients in {file}. That of all, {pooled}, labelled no scan."
+)
 _CONDITIONS = {"from": "is {} or more", "below": "is less than {}", "away": "differs from -1000 HU by {} or more"}
 _LIMITS = """\
-- The labels are a function of the HU of a voxel under one Gaussian mixture. They are no reference by readers. Vessels,
+- The labels are a function of the HU of a voxel under a Gaussian mixture. They are no reference by readers. Vessels,
   walls of airways, the border of the mask and the edges of structures have HU of diseased tissue and are labelled as
   such. So the lung involvement of healthy lungs is not 0: in a scan of a patient with cancer of the bowel, it was
   13 %. A radiologist does not count vessels and estimates areas, and so sees less than the lung involvement says.
@@ -78,8 +81,8 @@ SCALE = "0 none, 1 less than 5 %, 2 from 5 to 25 %, 3 from 26 to 50 %, 4 from 51
 _QUALITY = "names in the column flags of {file}; look at these scans before you use them."
 
 FIXED_TEXT = " ".join((
-    *_MASKS.values(), _OTHER_MASKS, *_MASK_LIMITS.values(), *_FITS.values(), _OTHER_FITS, _STEPS, _LIMITS, _QUALITY,
-    SCALE, *_CONDITIONS.values(), *(flag.measured for flag in FLAGS), *(flag.name for flag in FLAGS),
+    *_MASKS.values(), _OTHER_MASKS, *_MASK_LIMITS.values(), *_FITS.values(), _OTHER_FITS, _BY_OTHERS, _STEPS, _LIMITS,
+    _QUALITY, SCALE, *_CONDITIONS.values(), *(flag.measured for flag in FLAGS), *(flag.name for flag in FLAGS),
 ))  # fmt: skip
 """Text of these sections that data sets contain whoever the patients are."""
 
@@ -105,17 +108,29 @@ def acquisition_text(rows: Sequence[Row]) -> str:
     ])  # fmt: skip
 
 
-def methods_of(overview: CohortOverview, names: Sequence[str]) -> str:
-    """Return sentences about how masks and labels of some cases were made."""
+def methods_of(overview: CohortOverview, names: Sequence[str], *, is_by_others: bool = False) -> str:
+    """Return sentences about how masks and labels of some cases were made.
+
+    Parameters
+    ----------
+    overview : CohortOverview
+        Overview of the store.
+    names : sequence of str
+        The cases.
+    is_by_others : bool
+        True if labels are by the mixture of all other patients.
+    """
     masks, models = _made_with(overview, names)
+    by = f"the mixture {', '.join(models) or 'of an unrecorded fit'} in {MODEL_FILE}"
+    if is_by_others:
+        by = f"the mixtures of all other patients in {MODELS_FILE}"
     return (
-        f"lungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by the mixture "
-        f"{', '.join(models) or 'of an unrecorded fit'} in {MODEL_FILE}. The header of each label map names its mask "
-        "and mixture."
+        f"lungmix {__version__}: masks by {', '.join(masks) or 'unrecorded rules'}; labels by {by}. The header of each "
+        "label map names its mask and mixture."
     )
 
 
-def making_text(overview: CohortOverview, rows: Sequence[Row], model: str) -> str:
+def making_text(overview: CohortOverview, rows: Sequence[Row], model: str, *, is_by_others: bool = False) -> str:
     """Return how masks, mixture, labels and measurements were made, with the numbers of the mixture.
 
     Parameters
@@ -126,6 +141,8 @@ def making_text(overview: CohortOverview, rows: Sequence[Row], model: str) -> st
         Rows of the table of cases.
     model : str
         Text of the file with the mixture.
+    is_by_others : bool
+        True if labels are by the mixture of all other patients.
     """
     chosen = [str(row["case"]) for row in rows]
     masks, models = _made_with(overview, chosen)
@@ -138,7 +155,8 @@ def making_text(overview: CohortOverview, rows: Sequence[Row], model: str) -> st
         lines.append(f"1. Lung mask by the rules *{mask}* ({count_of(number, 'scan')}): {rules}.")
     lines += [] if masks else ["1. Lung mask: its rules were not recorded."]
     lines += [_STEPS]
-    for name, number in models.items():
+    lines += [_BY_OTHERS.format(file=MODELS_FILE, pooled=MODEL_FILE)] if is_by_others else []
+    for name, number in () if is_by_others else models.items():
         lines.append(
             f"The mixture *{name}* ({count_of(number, 'scan')}) is {_FITS.get(name.split(':')[0], _OTHER_FITS)}."
         )

@@ -232,9 +232,8 @@ def split_patients(
     return Split(share, seed, sorted(out, key=lambda row: str(row["patient"])), moved)
 
 
-def check_patients(rows: Sequence[Row], key: Mapping[str, Mapping[str, str]]) -> None:
-    """Raise `UsageError` if scans of one patient by the key table are of several patients in the table of cases."""
-    patient_of = {str(row["case"]): row["patient"] for row in rows}
+def check_patients(patient_of: Mapping[str, str], key: Mapping[str, Mapping[str, str]]) -> None:
+    """Raise `UsageError` if scans of one patient by the key table are of several patients by the name of the case."""
     for scans in scans_by_key(patient_of, key):
         if len({patient_of[name] for name in scans}) > 1:
             raise UsageError(

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lungmix.kernels.data_dictionary import DENSE_COLUMNS, HARMONISED_COLUMNS, MEASUREMENTS, ZONES, Column
+from lungmix.publish.by_others import MODELS_COLUMNS, StoredLabels
 from lungmix.publish.folder import (
     BATCH_FILE,
     CASES_FILE,
     FILES_FILE,
     LABELS_FILE,
+    MODELS_FILE,
     SLICER_FILE,
     SPLIT_FILE,
     TABLE_1_FILE,
@@ -21,8 +23,6 @@ from lungmix.publish.folder import (
 )
 from lungmix.publish.split import CASE_COLUMN, SPLIT_COLUMNS
 from lungmix.stages.flags import doubts_of
-from lungmix.stages.measure import stored_rows
-from lungmix.store import Cohort
 from lungmix.store.choices import last_quality
 from lungmix.store.patients import patients_of
 
@@ -99,12 +99,12 @@ DESCRIBED = (*_OF_CASES, *FILES_COLUMNS, *ZONES, *_OF_LABELS, *_OF_TABLE_1, *_OF
 Row = dict[str, Any]
 
 
-def case_rows(cohort: Cohort, names: Sequence[str], scores: Mapping[str, int]) -> list[Row]:
+def case_rows(labels: StoredLabels, names: Sequence[str], scores: Mapping[str, int]) -> list[Row]:
     """Return a row per case: patient, technical attributes, geometry, measurements, score and flags.
 
     Empty cells are values that are not known. Dates and identifiers of a store are left out.
     """
-    measured = {str(row["case"]): row for row in stored_rows(cohort)}
+    cohort, measured = labels.cohort, labels.measurements(names)
     columns = list(dict.fromkeys(key for name in names for key in measured.get(name, {}) if key != "case"))
     scans = {
         scan.case: (patient, scan.days) for patient, of in patients_of(cohort, need_first=False).items() for scan in of
@@ -112,7 +112,7 @@ def case_rows(cohort: Cohort, names: Sequence[str], scores: Mapping[str, int]) -
     thresholds = last_quality(cohort)
     rows = []
     for name in names:
-        case = cohort.case(name)
+        case = labels.case(name)
         attributes = case.acquisition.to_dict()
         attributes["scanner_model"] = attributes.pop("model", None)
         patient, days = scans.get(name, (name, None))
@@ -155,6 +155,7 @@ def dictionary_rows(tables: Mapping[str, Sequence[str]]) -> list[Row]:
     described = {
         CASES_FILE: _OF_CASES, FILES_FILE: FILES_COLUMNS, ZONES_FILE: ZONES, LABELS_FILE: _OF_LABELS,
         BATCH_FILE: _OF_BATCH, SLICER_FILE: _OF_COLORS, TABLE_1_FILE: _OF_TABLE_1, SPLIT_FILE: SPLIT_COLUMNS,
+        MODELS_FILE: MODELS_COLUMNS,
     }  # fmt: skip
     rows = []
     for file, columns in tables.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from lungmix.errors import count_of
 from lungmix.publish.about import LICENSES, About, citation_of
+from lungmix.publish.by_others import FIXED_TEXT as TEXT_OF_LABELS
 from lungmix.publish.contents import contents_table
 from lungmix.publish.folder import ImageFile
 from lungmix.publish.loading import FIXED_TEXT as TEXT_OF_LOADING
@@ -28,6 +29,10 @@ METHOD = (
     "https://doi.org/10.3390/bioengineering8020026"
 )
 
+_ONE_MIXTURE = """
+
+One mixture labels all scans. Where it was fitted to them, it has seen the scans of both sides."""
+
 _PRIVACY = """\
 The scans were converted to voxels, geometry and technical attributes by an allow list; no other value of a header was
 kept, and no date. Names of cases are neutral unless the publisher chose names of files. Slices were searched for text
@@ -41,6 +46,7 @@ _WORDS_OF_DICOM = "CT CHEST AXIAL DERIVED ORIGINAL PRIMARY SECONDARY 19700101"
 
 FIXED_TEXT = " ".join((
     METHOD, _WORDS_OF_DICOM, contents_table(), TEXT_OF_LOADING, TEXT_OF_SECTIONS, _PRIVACY, TEXT_OF_SPLIT,
+    _ONE_MIXTURE, TEXT_OF_LABELS,
     *(column.meaning for column in DESCRIBED),
     *(segment.name for image in LABEL_MAPS for segment in segments_of(image)),
 ))  # fmt: skip
@@ -89,6 +95,7 @@ def readme_text(
     absent: Mapping[str, str],
     privacy_search: str,
     split: Split | None = None,
+    labels_text: str = "",
 ) -> str:
     """Return the data card: what the data set is, who may use it, how it was made, its limits, how to load and cite it.
 
@@ -112,6 +119,8 @@ def readme_text(
         Sentence about the search for identifiers.
     split : Split, optional
         Training and test set.
+    labels_text : str
+        Sentences on the labels, if they are not those of the store.
     """  # fmt: skip
     license_name = LICENSES[about.license][0] if about.license in LICENSES else about.license
     sections = [
@@ -125,9 +134,10 @@ def readme_text(
         "outside the lungs.",
         "## How to load it\n\n" + loading_text(str(rows[0]["case"]) if rows else "CASE"),
         f"## How it was acquired\n\n{acquisition_text(rows)}",
-        f"## How it was made\n\n{making_text(overview, rows, model)}",
+        f"## How it was made\n\n{making_text(overview, rows, model, is_by_others=bool(labels_text))}",
         f"## Doubtful scans\n\n{quality_text(overview, rows)}",
-        f"## Training and test set\n\n{split_text(split)}",
+        f"## Training and test set\n\n{split_text(split)}{_ONE_MIXTURE if split and not labels_text else ''}",
+        *([f"## Labels free of their own leak\n\n{labels_text.rstrip()}"] if labels_text else []),
         "## How it was de-identified\n\n" + _PRIVACY + f"\n{privacy_search}",
         f"## Known limits\n\n{limits_text(overview, rows)}",
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from lungmix.errors import UsageError, mark_path
 from lungmix.publish import folder as files
 from lungmix.publish.about import About
+from lungmix.publish.by_others import LEAVE_OUT
 from lungmix.publish.datacite import Release, read_release
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.split import Side, read_sides
@@ -41,6 +42,8 @@ class EarlierVersion:
         Side of each case in its training or test set.
     accepted : dict of str to str
         Sum of the CT by case whose slices were accepted although they may have burned-in text.
+    leave_one_patient_out : bool
+        True if its labels are by the mixture of all other patients.
     is_replaced : bool
         True if the new version takes its place in the same folder.
     """
@@ -55,6 +58,7 @@ class EarlierVersion:
     split: dict[str, Any] | None = None
     sides: dict[str, Side] = field(default_factory=dict)
     accepted: dict[str, str] = field(default_factory=dict)
+    leave_one_patient_out: bool = False
     is_replaced: bool = False
 
 
@@ -147,6 +151,7 @@ def _from_folder(folder: Path, about: About, *, is_replaced: bool) -> EarlierVer
         record.get("split"),
         read_sides(folder),
         record.get(files.ACCEPTED, {}),
+        record.get(LEAVE_OUT, False),
         is_replaced,
     )
 

@@ -94,8 +94,7 @@ def fit_cohort(
     """
     if not names:
         raise ModelError("no case has a lung mask, so there is nothing to fit: see the failures above")
-    masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
-    key = cache_key(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
+    key = _key_of(cohort, names, parameters)
     record: dict[str, object] = {"key": key, "parameters": parameters.to_dict(), "cases": list(names)}
     if flagged:
         record["flagged"] = {name: list(flags) for name, flags in flagged.items()}
@@ -314,6 +313,38 @@ def masked_cases(cohort: Cohort) -> dict[str, Case]:
         If there is no such case.
     """
     return dict(_masked(cohort))
+
+
+def fitted_cases(cohort: Cohort) -> tuple[dict[str, Case], FitParameters]:
+    """Return the cases that the mixture of a store was fitted to, and the settings of this fit.
+
+    Raises
+    ------
+    UsageError
+        If the mixture was given, and not fitted to cases of the store.
+    StoreError
+        If these cases or their masks are not those that it was fitted to any more.
+    """
+    record = cohort.settings.get(STAGE, {})
+    if "cases" not in record or "parameters" not in record:
+        raise UsageError(
+            f"the mixture of {cohort.url} was given, and not fitted to its scans, so it cannot be fitted without one "
+            "of them: run `Pipeline.fit()` first, or leave `leave_one_patient_out` out"
+        )
+    parameters, present = FitParameters(**record["parameters"]), dict(cohort.items())
+    names = [name for name in record["cases"] if name in present and mask.STAGE in present[name].stages]
+    if names != record["cases"] or _key_of(present, names, parameters) != record.get("key"):
+        raise StoreError(
+            f"{cohort.url}: the scans or masks that the mixture was fitted to have changed since: run "
+            "`Pipeline.run(sources)` first",
+            path=cohort.url,
+        )
+    return {name: present[name] for name in names}, parameters
+
+
+def _key_of(cohort: Mapping[str, Case], names: Sequence[str], parameters: FitParameters) -> str:
+    masks = sorted((name, cohort[name].stages[mask.STAGE]["key"]) for name in names)
+    return cache_key(stage=STAGE, version=2, masks=masks, parameters=parameters.of_both())
 
 
 def _masked(cohort: Cohort) -> Iterator[tuple[str, Case]]:

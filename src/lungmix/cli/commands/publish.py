@@ -62,6 +62,14 @@ def publish(
         int | None,
         typer.Option(help="Seed of the sides; by default that of the previous version, or else 0.", min=0),
     ] = None,
+    leave_one_patient_out: Annotated[
+        bool | None,
+        typer.Option(
+            "--leave-one-patient-out/--by-mixture-of-store",
+            help="Label and measure each scan by a mixture that is fitted to all other patients; by default as in the "
+            "previous version, or else by the mixture of STORE.",
+        ),
+    ] = None,
     formats: Annotated[
         str,
         typer.Option(
@@ -117,7 +125,7 @@ def publish(
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            split=sides, formats=shown.formats_in(formats), page=page,
+            split=sides, leave_one_patient_out=leave_one_patient_out, formats=shown.formats_in(formats), page=page,
             accept_burned_in=shown.names_in(accept_burned_in), callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)

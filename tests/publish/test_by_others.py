@@ -284,3 +284,12 @@ def test_other_formats_have_the_same_labels_and_copies_of_the_store_have_none(pu
     assert np.array_equal(labels, tissue)
     names = [item.name for item in (place / "case-003.ome.zarr" / "labels").iterdir() if item.is_dir()]
     assert names == ["lung"]
+
+
+def test_mixture_of_three_components_is_published_too(tmp_path):
+    cohort, _ = store_with_fit(tmp_path / "s.zarr", 3, FitParameters(n_components=3, fit="converged"))
+    result = publish(cohort, tmp_path / "d", ABOUT, leave_one_patient_out=True)
+    assert result.is_complete, result.problems
+    table = rows_read(tmp_path / "d" / "models.csv")
+    assert [row["tissue"] for row in table] == ["component_1", "component_2", "component_3"] * 2
+    assert "| 3 | component_3 |" in (tmp_path / "d" / "README.md").read_text()

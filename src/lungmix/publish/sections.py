@@ -10,6 +10,7 @@ from typing import Any
 
 from lungmix._version import __version__
 from lungmix.errors import LungmixError, count_of
+from lungmix.kernels.measures import component_keys
 from lungmix.mixture import TissueModel
 from lungmix.publish.folder import CASES_FILE, DICTIONARY_FILE, MODEL_FILE, MODELS_FILE
 from lungmix.quality_flags import FLAGS, Flag
@@ -54,7 +55,7 @@ _FITS = {
 }
 _OTHER_FITS = "a mixture of this name"
 _STEPS = """\
-2. Mixture. The HU of lung voxels are described by five Gaussian components, one for each tissue.
+2. Mixture. The HU of lung voxels are described by Gaussian components, five of them for five tissues.
 3. Labels. Each lung voxel gets the tissue whose component is most probable at its HU. Neighbours have no influence.
 4. Median. The second label map is the first after a median filter with a window of 4 x 4 x 4 voxels.
 5. Measurements. Lung involvement (LI) is the percentage of lung voxels labelled ground-glass opacity, consolidation or
@@ -213,13 +214,15 @@ def _mixture_table(model: str) -> str:
         "| label | tissue | colour | weight, % | mean, HU | standard deviation, HU | label up to, HU |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
-    for tissue, weight, mean, variance, end in zip(
-        TISSUES, mixture.weights, mixture.means, mixture.variances, thresholds, strict=True
+    names = [(tissue.name, tissue.color) for tissue in TISSUES]
+    if mixture.n_components != len(TISSUES):
+        names = [(key, "") for key in component_keys(mixture.n_components)]
+    for label, ((name, color), weight, mean, variance, end) in enumerate(
+        zip(names, mixture.weights, mixture.means, mixture.variances, thresholds, strict=True), 1
     ):
         upper = f"{floor(end)}" if abs(end) < float("inf") else "no limit"
         lines.append(
-            f"| {tissue.label} | {tissue.name} | {tissue.color} | {100 * weight:.1f} | {mean:.0f} | "
-            f"{variance**0.5:.0f} | {upper} |"
+            f"| {label} | {name} | {color} | {100 * weight:.1f} | {mean:.0f} | {variance**0.5:.0f} | {upper} |"
         )
     return "\n".join(lines)
 

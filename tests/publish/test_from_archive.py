@@ -45,7 +45,7 @@ def series(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def versions(series, tmp_path_factory):
-    """Both versions in one folder, what its files were in the first one, and all that the commands wrote and printed."""
+    """Both versions in one folder, its files in the first one, and all that the commands wrote and printed."""
     base = tmp_path_factory.mktemp("versions")
     out, key = base / "out", base / "key.csv"
     out.mkdir()

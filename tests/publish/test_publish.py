@@ -173,6 +173,19 @@ def test_next_version_keeps_the_files_of_unchanged_scans(tmp_path):
         publish(cohort, second, SECOND, previous=first)
 
 
+def test_key_table_of_another_store_is_rejected(published, tmp_path):
+    with pytest.raises(UsageError, match="no row of a published case"):
+        publish(published[0], tmp_path / "d", ABOUT, key={"case-999": {"patient_id": "PAT-90210"}})
+    assert not (tmp_path / "d").exists()
+
+
+def test_data_card_says_how_many_scans_are_not_in_the_key_table(tmp_path):
+    store, _ = store_of(tmp_path / "s.zarr", 2)
+    key = {"case-001": {"patient_id": "PAT-90210"}}
+    assert publish(store, tmp_path / "d", ABOUT, key=key).is_complete
+    assert "1 published scan not in the key table." in (tmp_path / "d" / "README.md").read_text()
+
+
 def test_killed_publication_is_resumed_without_writing_finished_images_again(tmp_path, monkeypatch):
     cohort, _ = store_of(tmp_path / "s.zarr", 2)
     export, calls = dataset.export_image, []

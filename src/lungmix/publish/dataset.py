@@ -159,10 +159,10 @@ def publish(
     Raises
     ------
     UsageError
-        If a format is unknown; if the folder has this version already, is no folder, or has other files; if
-        `previous` is not complete, or given for the folder of a complete data set; or if one of training and test set
-        would have no patient, or the store does not record that scans are of one patient; or if patients are left out
-        of a mixture that was given, or of the only patient.
+        If a format is unknown; if `key` has no row of a published case; if the folder has this version already, is no
+        folder, or has other files; if `previous` is not complete, or given for the folder of a complete data set; or if
+        one of training and test set would have no patient, or the store does not record that scans are of one patient;
+        or if patients are left out of a mixture that was given, or of the only patient.
     StoreError
         If no case has labels, or the store no model.
     """
@@ -177,6 +177,8 @@ def publish(
         raise UsageError(
             f"`accept_burned_in` names cases that are not published: {', '.join(other)}; `Cohort.keys()` lists cases"
         )
+    if key is not None and not {*key} & {*labelled}:
+        raise UsageError("the key table has no row of a published case: give that of this store as `key_table`")
     check_patients(patients_by_case(cohort), key or {})
     labels = labels_of(cohort, labelled, leave_one_patient_out, earlier is not None and earlier.leave_one_patient_out)
     cases = case_rows(labels, labelled, scores or {})
@@ -196,7 +198,11 @@ def publish(
         case: digest for case, digest in scans.items() if case in accept_burned_in or accepted.get(case) == digest
     }
     result.search = search_text(
-        None if key is None else len(key), len(identifiers), unsearched, sorted(result.accepted)
+        None if key is None else len(key),
+        len(identifiers),
+        unsearched,
+        sorted(result.accepted),
+        missing=0 if key is None else len({*labelled} - {*key}),
     )
     scored = {name: float(score) for name, score in (scores or {}).items()}
     of_page = write_report(cohort, target, about.title, scored, earlier, callback) if page else without_report(target)

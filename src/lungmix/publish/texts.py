@@ -63,7 +63,9 @@ def description_of(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def search_text(scans: int | None, identifiers: int, unsearched: int, accepted: Sequence[str] = ()) -> str:
+def search_text(
+    scans: int | None, identifiers: int, unsearched: int, accepted: Sequence[str] = (), *, missing: int = 0
+) -> str:
     """Return sentences about the search for identifiers, and about scans whose slices somebody looked at.
 
     Parameters
@@ -74,14 +76,17 @@ def search_text(scans: int | None, identifiers: int, unsearched: int, accepted: 
         Numbers of values that were searched for, and that were not.
     accepted : sequence of str
         Scans of which somebody said that they have no burned-in text.
+    missing : int
+        Number of published scans that are not in the key table.
     """
     looked = f" Somebody looked at slices that may have burned-in text: {', '.join(accepted)}." if accepted else ""
+    outside = f" {count_of(missing, 'published scan')} not in the key table." if missing else ""
     if scans is None:
         return f"No key table was given, so the files were not searched for identifiers of patients.{looked}"
     return (
         f"All files were searched for {count_of(identifiers, 'identifier')} of {count_of(scans, 'scan')} in the key "
         f"table, also in decompressed bytes. {count_of(unsearched, 'value')} too short or too ordinary to be searched "
-        f"for.{looked}"
+        f"for.{outside}{looked}"
     )
 
 

@@ -116,6 +116,11 @@ def run_all(everything, base, cluster):
         words = ("--table", scores, "--key-table", key, "--out", out / "groups", "--debug")
         run_inline("validate", "groups", two, *more, *words)
     run_inline("report", two, out / "page2", "--scores", scores, "--key-table", key, "--debug")
+    creators = base / "people.csv"
+    creators.write_text("name\nA Hospital\n")
+    words = ("--title", "T", "--license", "CC0-1.0", "--version", "1.0", "--creators", creators, "--key-table", key)
+    run_inline("publish", two, out / "data", *words, *cluster, "--json", "--debug")
+    run_inline("publish", "--check", out / "data", "--key-table", key, "--json")
     patients = base / "in" / f"{WORD} patients.csv"
     patients.write_text(f"case,patient,{WORD}\n{WORD}.mha,{WORD}^1,\n{WORD}.nrrd,{WORD} 1,\n{WORD}.x,{WORD},{WORD}\n")
     run_inline("followup", two, "--key-table", key, "--json", "--debug")
@@ -174,6 +179,7 @@ def test_all_commands_ran_on_the_planted_names(outputs):
         "report": {0},
         "export": {0, 1},
         "followup": {0, 2},
+        "publish": {0},
     }
     for name, expected in kinds.items():
         assert {status for command, status in outputs.statuses if command == name} <= expected, outputs.statuses

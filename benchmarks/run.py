@@ -34,6 +34,7 @@ BENCHMARKS = (
     "masks",
     "potts",
     "pooling",
+    "publishing",
     "simulate_scale",
     "paper_scale",
 )

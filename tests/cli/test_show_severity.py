@@ -12,7 +12,7 @@ from lungmix.cli.show_severity import show_severity
 KEYS = [f"{score}{ending}" for ending in ("", DENSE_TISSUES) for score in SCORES]
 SUMMARY = {"scans": 3, "median": 12.0, "lower_quartile": 9.0, "upper_quartile": 15.0, "mean": 12.3}
 AGREEMENT = {
-    "scans": 3, "icc": 0.7, "icc_low": 0.1, "icc_high": 0.9, "correlation": 0.82, "correlation_low": 0.3,
+    "reader": "", "scans": 3, "icc": 0.7, "icc_low": 0.1, "icc_high": 0.9, "correlation": 0.82, "correlation_low": 0.3,
     "correlation_high": 0.97, "difference": 0.2, "difference_low": -0.1, "difference_high": 0.6, "lower_limit": -0.7,
     "upper_limit": 1.2,
 }  # fmt: skip
@@ -50,3 +50,10 @@ def test_scores_that_no_case_has_are_left_out():
     text = StringIO()
     show_severity(Console(file=text, width=80), result, [])
     assert "25 points" not in text.getvalue().split("Agreement")[0]
+
+
+def test_agreement_with_several_readers_names_each():
+    result, text = study(), StringIO()
+    result.agreement[:] = [{"score": "score", **AGREEMENT, "reader": name} for name in ("anna", "ben")]
+    show_severity(Console(file=text, width=80), result, [])
+    assert text.getvalue().count("S, anna") == text.getvalue().count("S, ben") == 2

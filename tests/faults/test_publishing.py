@@ -65,7 +65,7 @@ def test_killed_publications_end_with_the_bytes_of_undisturbed_ones(tmp_path):
             if version == "2.0":
                 add_case(cohort, "case-new", ct, np.ones(ct.shape, "uint8"), Geometry((48, 48, 24), (1.0, 2.0, 3.0)))
                 measure_cohort(cohort, list(cohort), PUBLISHED)
-            assert publish(cohort, undisturbed, about).is_complete
+            assert publish(cohort, undisturbed, about, page=True).is_complete
             words = ("--title", "T", "--license", "CC0-1.0", "--version", version, "--creators")
             words = [tmp_path / "s.zarr", folder, *words, tmp_path / "people.csv", "--scheduler", cluster.address]
             killed += publish_with_kills(words, folder, tmp_path / "publish.log", 4, float(version))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 
 import highdicom
 import numpy as np
@@ -247,6 +248,7 @@ def test_slabs_give_the_labels_of_the_volume(tmp_path, direction, depth):
                 assert np.array_equal(array[start:stop], labels[start:stop])
         assert np.array_equal(array[-1], labels[-1])
         assert np.array_equal(array[3:9, 2:5, 7], labels[3:9, 2:5, 7])
+        assert np.array_equal(pickle.loads(pickle.dumps(array))[:], labels)
         assert np.array_equal(relabelled.array(name).compute(), labels)
     with pytest.raises(StoreError, match="by this mixture"):
         relabelled.zarr_array("tissue", 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -152,6 +152,10 @@ class RelabelledArray:
         self._like = case.zarr_array("lung")
         self._layout, self._flipped = case.layout, case.geometry.axis_order.flipped
         self._slab = lru_cache(_CACHED_SLABS)(self._looked_up)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Slabs in memory stay in this process.
+        return partial(RelabelledArray, is_median=self._is_median), (self._case, self._table)
 
     @property
     def shape(self) -> tuple[int, ...]:

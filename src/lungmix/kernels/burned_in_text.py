@@ -30,6 +30,7 @@ _MOST_SHAPES = 4096
 _GAP = 3.0
 """Largest gap between letters, in heights of a letter."""
 _BRIGHT, _DARK = 1, 2
+_SHAPE, _SMALL, _LARGE = 1, 2, 3
 _AIR = -500
 """Pixels above are no air, HU."""
 _FLAT_RUN = 12
@@ -79,8 +80,8 @@ def _lines_of_strokes(hu: npt.NDArray[np.int16]) -> set[Line]:
 def _lines_of_shapes(hu: npt.NDArray[np.int16], is_shape: npt.NDArray[np.bool_], *, is_margin: bool) -> set[Line]:
     """Return lines of shapes with soft edges whose extreme values are often the same, in margins or on a flat box."""
     boxes, extremes = np.empty((_MOST_SHAPES, 4), np.int32), np.empty((_MOST_SHAPES, 2), np.int32)
-    sizes = np.zeros(hu.shape, np.int32)
-    count = _soft_shapes(hu, is_shape, is_margin, sizes, boxes, extremes, np.empty((hu.size, 2), np.int32))
+    kinds = np.where(is_shape, _SHAPE, 0).astype(np.uint8)
+    count = _soft_shapes(hu, kinds, is_margin, boxes, extremes, np.empty((hu.size, 2), np.int32))
     boxes, extremes = boxes[:count], extremes[:count]
     lines = set()
     for line, letters in _lines_of(boxes, FEWEST_SOFT_LETTERS):
@@ -175,32 +176,45 @@ def _shapes(hu, kinds, values, boxes, queue):  # type: ignore[no-untyped-def]
             if kind == 0:
                 continue
             value = hu[y, x]
-            top, bottom, left, right = y, y + 1, x, x + 1
-            queue[0, 0], queue[0, 1] = y, x
-            kinds[y, x] = 0
-            filled, read = 1, 0
-            while read < filled:
-                row, column = queue[read, 0], queue[read, 1]
-                read += 1
-                bottom = max(bottom, row + 1)
-                left, right = min(left, column), max(right, column + 1)
-                for near_row in range(max(row - 1, 0), min(row + 2, ny)):
-                    for near in range(max(column - 1, 0), min(column + 2, nx)):
-                        if kinds[near_row, near] == kind and hu[near_row, near] == value:
-                            kinds[near_row, near] = 0
-                            queue[filled, 0], queue[filled, 1] = near_row, near
-                            filled += 1
-            height = bottom - top
+            _, bottom, left, right = _grow(hu, kinds, y, x, 0, True, queue)
+            height = bottom - y
             if height < _HEIGHTS[0] or height > _HEIGHTS[1] or right - left > _LONGEST_STROKE:
                 continue
-            if kind == _DARK and not _is_on_flat(hu, value, top, bottom, left, right):
+            if kind == _DARK and not _is_on_flat(hu, value, y, bottom, left, right):
                 continue
             values[count] = value
-            boxes[count, 0], boxes[count, 1], boxes[count, 2], boxes[count, 3] = top, bottom, left, right
+            boxes[count, 0], boxes[count, 1], boxes[count, 2], boxes[count, 3] = y, bottom, left, right
             count += 1
             if count == len(values):
                 return count
     return count
+
+
+@kernel()
+def _grow(hu, kinds, y, x, done, is_of_one_value, queue):  # type: ignore[no-untyped-def]
+    """Give all pixels that are connected with one of the same kind another kind, and write them to a queue.
+
+    The first pixel is in the first row of the shape. With `is_of_one_value`, only pixels of its value are of the shape.
+    Returned are the number of pixels, the row after the last, the first column, and the column after the last.
+    """
+    ny, nx = hu.shape
+    kind, value = kinds[y, x], hu[y, x]
+    bottom, left, right = y + 1, x, x + 1
+    queue[0, 0], queue[0, 1] = y, x
+    kinds[y, x] = done
+    filled, read = 1, 0
+    while read < filled:
+        row, column = queue[read, 0], queue[read, 1]
+        read += 1
+        bottom = max(bottom, row + 1)
+        left, right = min(left, column), max(right, column + 1)
+        for near_row in range(max(row - 1, 0), min(row + 2, ny)):
+            for near in range(max(column - 1, 0), min(column + 2, nx)):
+                if kinds[near_row, near] == kind and (hu[near_row, near] == value or not is_of_one_value):
+                    kinds[near_row, near] = done
+                    queue[filled, 0], queue[filled, 1] = near_row, near
+                    filled += 1
+    return filled, bottom, left, right
 
 
 @kernel()
@@ -224,41 +238,28 @@ def _is_on_flat(hu, value, top, bottom, left, right):  # type: ignore[no-untyped
 
 
 @kernel()
-def _soft_shapes(hu, is_shape, is_margin, sizes, boxes, extremes, queue):  # type: ignore[no-untyped-def]
+def _soft_shapes(hu, kinds, is_margin, boxes, extremes, queue):  # type: ignore[no-untyped-def]
     """Write box, lowest and highest value of connected shapes of the size of letters, and return their number.
 
-    `sizes` becomes 1 in small shapes and 2 in others. With `is_margin`, only shapes count from which other shapes do
-    not cover the view to all four edges of the slice, as the body does from its inside.
+    Pixels of the kind `_SHAPE` become `_SMALL` or `_LARGE`. With `is_margin`, only shapes count from which large shapes
+    do not cover the view to all four edges of the slice, as the body does from its inside.
     """
     ny, nx = hu.shape
     count = 0
     for y in range(ny):
         for x in range(nx):
-            if not is_shape[y, x] or sizes[y, x] != 0:
+            if kinds[y, x] != _SHAPE:
                 continue
-            top, bottom, left, right = y, y + 1, x, x + 1
-            low = high = np.int32(hu[y, x])
-            queue[0, 0], queue[0, 1] = y, x
-            sizes[y, x] = 1
-            filled, read = 1, 0
-            while read < filled:
-                row, column = queue[read, 0], queue[read, 1]
-                read += 1
-                bottom = max(bottom, row + 1)
-                left, right = min(left, column), max(right, column + 1)
-                low, high = min(low, np.int32(hu[row, column])), max(high, np.int32(hu[row, column]))
-                for near_row in range(max(row - 1, 0), min(row + 2, ny)):
-                    for near in range(max(column - 1, 0), min(column + 2, nx)):
-                        if is_shape[near_row, near] and sizes[near_row, near] == 0:
-                            sizes[near_row, near] = 1
-                            queue[filled, 0], queue[filled, 1] = near_row, near
-                            filled += 1
-            height = bottom - top
+            filled, bottom, left, right = _grow(hu, kinds, y, x, _SMALL, False, queue)
+            height = bottom - y
             if height > _HEIGHTS[1] or right - left > _LONGEST_STROKE:
                 for i in range(filled):
-                    sizes[queue[i, 0], queue[i, 1]] = 2
+                    kinds[queue[i, 0], queue[i, 1]] = _LARGE
             elif height >= _HEIGHTS[0] and count < len(boxes):
-                boxes[count, 0], boxes[count, 1], boxes[count, 2], boxes[count, 3] = top, bottom, left, right
+                boxes[count, 0], boxes[count, 1], boxes[count, 2], boxes[count, 3] = y, bottom, left, right
+                low = high = hu[y, x]
+                for i in range(filled):
+                    low, high = min(low, hu[queue[i, 0], queue[i, 1]]), max(high, hu[queue[i, 0], queue[i, 1]])
                 extremes[count, 0], extremes[count, 1] = low, high
                 count += 1
     if not is_margin:
@@ -267,10 +268,10 @@ def _soft_shapes(hu, is_shape, is_margin, sizes, boxes, extremes, queue):  # typ
     for i in range(count):
         row, column = (boxes[i, 0] + boxes[i, 1]) // 2, (boxes[i, 2] + boxes[i, 3]) // 2
         if (
-            (sizes[:row, column] < 2).all()
-            or (sizes[row:, column] < 2).all()
-            or (sizes[row, :column] < 2).all()
-            or (sizes[row, column:] < 2).all()
+            (kinds[:row, column] < _LARGE).all()
+            or (kinds[row:, column] < _LARGE).all()
+            or (kinds[row, :column] < _LARGE).all()
+            or (kinds[row, column:] < _LARGE).all()
         ):
             boxes[kept], extremes[kept] = boxes[i], extremes[i]
             kept += 1

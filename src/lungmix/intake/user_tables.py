@@ -42,20 +42,40 @@ def read_user_table(file: Path, names: Collection[str], contents: str, needs: st
     UsageError
         If the file cannot be read, or has fewer than two lines.
     """
+    text = read_user_text(file, contents)
     try:
-        rows = rows_of(text_of(file.read_bytes()), names)
-    except OSError as error:
-        raise UsageError(
-            f"{mark_path(file)} cannot be read ({error.strerror}): give the CSV file of the {contents}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{mark_path(file)} is not text in UTF-8 or UTF-16: save it as CSV in UTF-8") from error
+        rows = rows_of(text, names)
     except csv.Error as error:
         raise UsageError(f"{mark_path(file)} is not a valid CSV table: check its quotes") from error
     table = [(number, [cell.strip() for cell in cells]) for number, cells in rows]
     if len(table) < 2:
         raise UsageError(f"{mark_path(file)} holds no {contents}: it needs {needs}")
     return table[0][1], table[1:]
+
+
+def read_user_text(file: Path, contents: str, kind: str = "CSV") -> str:
+    """Return the text of a file in UTF-8 or UTF-16, without a byte order mark.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    contents, kind : str
+        Contents of the file, such as ``scores``, and its kind, for messages.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read, or is no text.
+    """
+    try:
+        return text_of(file.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"{mark_path(file)} cannot be read ({error.strerror}): give the {kind} file of the {contents}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{mark_path(file)} is not text in UTF-8 or UTF-16: save it as {kind} in UTF-8") from error
 
 
 def check_cells(file: Path, header: Sequence[str], lines: Rows) -> None:

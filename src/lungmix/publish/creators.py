@@ -9,7 +9,7 @@ from typing import Any
 
 from lungmix.errors import UsageError, mark_path, mark_untrusted
 from lungmix.formats.tables import column_of
-from lungmix.intake.user_tables import check_cells, read_user_table
+from lungmix.intake.user_tables import check_cells, read_user_table, read_user_text
 from lungmix.publish.about import Creator
 
 _COLUMNS = {
@@ -75,13 +75,13 @@ def _of_table(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _of_text(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    for number, line in enumerate(_text_of(file).splitlines(), 1):
+    for number, line in enumerate(read_user_text(file, "creators", "text").splitlines(), 1):
         if name := line.strip():
             yield f"{mark_path(file)}, line {number}", {"name": name}
 
 
 def _of_json(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    text = _text_of(file)
+    text = read_user_text(file, "creators", "JSON")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -109,14 +109,3 @@ def _values_of(entry: Mapping[str, Any], position: str) -> dict[str, str]:
             raise UsageError(f"{position}: its {key} is no text: write it between quotes")
         values[key] = value.strip()
     return values
-
-
-def _text_of(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(
-            f"{mark_path(file)} cannot be read ({error.strerror}): give a file with the creators"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{mark_path(file)} is not text in UTF-8: save it in UTF-8") from error

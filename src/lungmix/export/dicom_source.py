@@ -22,7 +22,7 @@ from lungmix.atomic import atomic_write
 from lungmix.errors import SourceError, UsageError, mark_path
 from lungmix.export.images import require, slabs_of
 from lungmix.formats import RejectedSource, Scan, SeriesFilter, find_scans
-from lungmix.formats.header import corners_of
+from lungmix.formats.header import is_same_place
 from lungmix.formats.remote import downloaded
 from lungmix.stages import convert
 from lungmix.stages.derived_series import derived_series
@@ -166,9 +166,7 @@ def write_ct(case: Case, folder: Path) -> Path:
 
 
 def _has_geometry_of(case: Case, scan: Scan) -> bool:
-    if scan.geometry.size != case.geometry.size:
-        return False
-    return bool(np.abs(corners_of(scan.geometry) - corners_of(case.geometry)).max() < _TOLERANCE_MM)
+    return is_same_place(scan.geometry, case.geometry, _TOLERANCE_MM)
 
 
 def _digest_of(scan: Scan) -> str:

@@ -89,6 +89,11 @@ def largest_shift(first: Geometry, second: Geometry) -> float:
     return float(np.linalg.norm(shifts, axis=1).max() / max(min(first.spacing), 1e-9))
 
 
+def is_same_place(first: Geometry, second: Geometry, tolerance_mm: float) -> bool:
+    """Return True if two grids have equal sizes, and no coordinate of a corner differs by the tolerance or more."""
+    return first.size == second.size and bool(np.abs(corners_of(first) - corners_of(second)).max() < tolerance_mm)
+
+
 def corners_of(geometry: Geometry) -> npt.NDArray[np.float64]:
     """Return the centres of the 8 corner voxels of a volume, in mm in LPS: array of shape (8, 3)."""
     steps = np.reshape(geometry.direction, (3, 3)) * geometry.spacing

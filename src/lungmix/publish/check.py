@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from lungmix.cluster import map_bounded
+from lungmix.formats.header import is_same_place
 from lungmix.publish.burned_in import TextSearch, sentence_of
-from lungmix.publish.check_forms import geometry_of, is_same_place, problems_of_folder
+from lungmix.publish.check_forms import TOLERANCE_MM, geometry_of, problems_of_folder
 from lungmix.publish.folder import (
     ACCEPTED,
     BATCH_FILE,
@@ -198,7 +199,7 @@ def _problems_of_geometry(root: Path, image: ImageFile, length: int) -> list[str
     header = _NIFTI_HEADER if image.format == NIFTI else 0
     if length != header + int(np.prod(grid.size)) * _BYTES.get(image.image, 1):
         return ["does not have the voxels of its size"]
-    if grid != ct and not (image.format == NIFTI and is_same_place(grid, ct)):
+    if grid != ct and not (image.format == NIFTI and is_same_place(grid, ct, TOLERANCE_MM)):
         return ["does not have the geometry of its CT"]
     return []
 

@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import PYDICOM_ROOT_UID
 
-from lungmix.formats.header import corners_of
+from lungmix.formats.header import is_same_place
 from lungmix.geometry import Geometry
 from lungmix.publish.folder import DICOM_SEG, ImageFile
 from lungmix.publish.identifiers import IdentifierSearch
 from lungmix.store.metadata import ATTRIBUTE
 
-_TOLERANCE_MM = 1e-2
+TOLERANCE_MM = 1e-2
 """NIfTI has 32-bit floats, and DICOM decimal numbers of 16 characters."""
 
 _STANDARD_UIDS = ("1.2.840.10008.", PYDICOM_ROOT_UID)
@@ -40,14 +40,7 @@ def geometry_of(file: Path) -> Geometry:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
     reader.ReadImageInformation()
-    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-
-
-def is_same_place(first: Geometry, second: Geometry) -> bool:
-    """Return True if two volumes have the same voxels at the same places in the patient."""
-    if first.size != second.size:
-        return False
-    return float(np.abs(corners_of(first) - corners_of(second)).max()) < _TOLERANCE_MM
+    return Geometry.from_sitk(reader)
 
 
 def problems_of_folder(root: Path, image: ImageFile, ct: Geometry, search: IdentifierSearch) -> list[str]:
@@ -76,7 +69,9 @@ def _problems_of_zarr(folder: Path, image: ImageFile, ct: Geometry, search: Iden
     group = zarr.open_group(str(folder), mode="r", zarr_format=3, use_consolidated=False)
     attributes: dict[str, Any] = dict(group.attrs)
     (scales,) = attributes["ome"]["multiscales"]
-    if image.image == "ct" and not is_same_place(Geometry.from_dict(attributes[ATTRIBUTE]["geometry"]), ct):
+    if image.image == "ct" and not is_same_place(
+        Geometry.from_dict(attributes[ATTRIBUTE]["geometry"]), ct, TOLERANCE_MM
+    ):
         yield "does not have the geometry of its CT"
     for index, level in enumerate(scales["datasets"]):
         array: Any = group[level["path"]]
@@ -108,14 +103,14 @@ def _problems_of_dicom(folder: Path, image: ImageFile, ct: Geometry, search: Ide
                 yield "does not have the geometry of its CT"
     ends = [np.array(ct.origin) + _normal_of(ct) * ct.spacing[2] * index for index in range(ct.size[2])]
     places = list(positions.values())
-    if len(places) != len(ends) or np.abs(np.subtract(places, ends)).max() > _TOLERANCE_MM:
+    if len(places) != len(ends) or np.abs(np.subtract(places, ends)).max() > TOLERANCE_MM:
         yield "does not have the geometry of its CT"
     for dataset in segmentations:
         for frame in dataset.PerFrameFunctionalGroupsSequence:
             source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
             place = frame.PlanePositionSequence[0].ImagePositionPatient
             expected = positions.get(str(source), (np.inf,) * 3)
-            if not np.allclose(np.array(place, np.float64), expected, rtol=0, atol=_TOLERANCE_MM):
+            if not np.allclose(np.array(place, np.float64), expected, rtol=0, atol=TOLERANCE_MM):
                 yield "refers to slices that are not in its folder, or at other places"
 
 

@@ -15,12 +15,14 @@ import pytest
 import SimpleITK as sitk
 import zarr
 
+from lungmix.cli.show_publish import names_in
 from lungmix.errors import UsageError
 from lungmix.geometry import Geometry
 from lungmix.privacy.acquisition import Acquisition
-from lungmix.publish import About, Creator, check_dataset, formats_in, forms, identifiers_of, publish
+from lungmix.publish import About, Creator, check_dataset, forms, identifiers_of, publish
 from lungmix.publish.cohort_tables import NO_TABLE
 from lungmix.publish.folder import EXTENSIONS, read_record, read_sums
+from lungmix.publish.forms import formats_of
 from lungmix.store import ZONES_FILE, CaseWriter
 from lungmix.tissue import LUNG_ZONES
 from support.labelled import add_case, label_record, labelled_store
@@ -319,9 +321,9 @@ def test_scan_of_unknown_orientation_has_no_dicom(tmp_path):
 
 
 def test_formats_are_read_from_a_list_and_nrrd_is_always_one():
-    assert formats_in("ome-zarr, NIfTI") == ("nrrd", "nifti", "ome-zarr")
+    assert formats_of(names_in("ome-zarr, NIfTI")) == ("nrrd", "nifti", "ome-zarr")
     with pytest.raises(UsageError, match=r"'png'.*choose from nrrd"):
-        formats_in("nrrd,png")
+        formats_of(names_in("nrrd,png"))
 
 
 def test_damaged_object_of_the_store_is_not_published(tmp_path):

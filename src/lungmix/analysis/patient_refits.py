@@ -15,7 +15,7 @@ from lungmix.parameters import WEIGH_SCANS, FitParameters
 from lungmix.stages.fit import HU, masked_cases
 from lungmix.stages.pool import counts_of
 from lungmix.store import Cohort
-from lungmix.store.patients import patients_of
+from lungmix.store.patients import patients_by_case
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,11 +72,7 @@ def refit_over_patients(
     progress : callable, optional
         Called as ``progress(done, total)`` after each refit.
     """
-    patient_of = {
-        scan.case: f"patient {patient}"
-        for patient, scans in patients_of(cohort, need_first=False).items()
-        for scan in scans
-    }
+    patient_of = {name: f"patient {patient}" for name, patient in patients_by_case(cohort, need_first=False).items()}
     cases = masked_cases(cohort)
     columns: dict[str, int] = {}
     patients = {name: columns.setdefault(patient_of.get(name, name), len(columns)) for name in cases}

@@ -26,7 +26,7 @@ from lungmix.parameters import FITS
 from lungmix.stages.measure import comparable_measurements, excluded_regions, has_zones, measured_counts
 from lungmix.store import Case, Cohort
 from lungmix.store.models import record_of
-from lungmix.store.patients import patients_of
+from lungmix.store.patients import patients_by_case
 from lungmix.store.schema import LABEL
 from lungmix.tissue import INVOLVED, LOBES, LUNG_ZONES, LUNGS, TISSUES, ZONE_THIRDS
 
@@ -165,8 +165,7 @@ def study(
     agreement: list[dict[str, Any]] = []
     if reader is not None:
         joined = join_table(names, reader, key)
-        patient_of = {scan.case: patient for patient, scans in patients_of(cohort).items() for scan in scans}
-        patient_of = joined.patients | patient_of
+        patient_of = joined.patients | patients_by_case(cohort)
         agreement, uncompared = compare_with_reader(rows, reader, joined, patient_of, level=level, seed=seed)
         notes += uncompared
         fewest = min((row["scans"] for row in agreement), default=LEAST_SCANS)

@@ -4,7 +4,6 @@ from lungmix.publish.about import LICENSES, About, Creator
 from lungmix.publish.check import check_dataset
 from lungmix.publish.creators import read_creators
 from lungmix.publish.dataset import Published, publish
-from lungmix.publish.forms import formats_in
 from lungmix.publish.identifiers import identifiers_of
 from lungmix.publish.split import SplitRule
 
@@ -15,7 +14,6 @@ __all__ = [
     "Published",
     "SplitRule",
     "check_dataset",
-    "formats_in",
     "identifiers_of",
     "publish",
     "read_creators",

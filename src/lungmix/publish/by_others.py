@@ -27,7 +27,7 @@ from lungmix.stages.measure import (
 from lungmix.stages.relabelled import RelabelledCase, RelabelledRef, Relabelling
 from lungmix.store import MEASUREMENTS_FILE, ZONES_FILE, Case, CaseRef, Cohort
 from lungmix.store.models import ModelId, stored_id, stored_model
-from lungmix.store.patients import patients_of
+from lungmix.store.patients import patients_by_case
 from lungmix.store.tables import Row, rows_of
 
 MODELS_COLUMNS = (
@@ -142,7 +142,7 @@ class LabelsByOthers(StoredLabels):
 
     def __init__(self, cohort: Cohort, names: Sequence[str]):
         super().__init__(cohort)
-        self._patients = patients_by_case(cohort)
+        self._patients = patients_of_cases(cohort)
         pooled, parameters = fitted_cases(cohort)
         if len({self._patients[name] for name in pooled}) < 2:
             raise UsageError("the mixture was fitted to one patient, so no mixture of other patients exists: add scans")
@@ -242,9 +242,7 @@ def labels_of(
     return LabelsByOthers(cohort, names) if (before if by_others is None else by_others) else StoredLabels(cohort)
 
 
-def patients_by_case(cohort: Cohort) -> dict[str, str]:
+def patients_of_cases(cohort: Cohort) -> dict[str, str]:
     """Return the recorded patient of each case of a store; a case of no recorded patient is one of its own."""
-    recorded = {
-        scan.case: patient for patient, scans in patients_of(cohort, need_first=False).items() for scan in scans
-    }
+    recorded = patients_by_case(cohort, need_first=False)
     return {name: recorded.get(name, name) for name in cohort}

@@ -17,13 +17,13 @@ from lungmix.errors import StoreError, UsageError, reason_of, redact, reveal
 from lungmix.export.images import export_image
 from lungmix.publish import folder as files
 from lungmix.publish.about import About, license_file_text
-from lungmix.publish.by_others import StoredLabels, labels_of, patients_by_case
+from lungmix.publish.by_others import StoredLabels, labels_of, patients_of_cases
 from lungmix.publish.check import check_dataset
 from lungmix.publish.cohort_tables import cohort_tables, table_1_columns, table_1_texts
 from lungmix.publish.croissant import croissant_text
 from lungmix.publish.folder import ImageFile, Journal
 from lungmix.publish.forms import (
-    formats_in,
+    formats_of,
     has_sums,
     link_files,
     planned_images,
@@ -166,7 +166,7 @@ def publish(
     StoreError
         If no case has labels, or the store no model.
     """
-    target, callback, formats = Path(folder), callback or Callback(), formats_in(",".join(formats))
+    target, callback, formats = Path(folder), callback or Callback(), formats_of(formats)
     journal = Journal(target)
     earlier = earlier_version(target, journal, about, previous)
     labelled, absent = _split_cases(cohort)
@@ -179,7 +179,7 @@ def publish(
         )
     if key is not None and not {*key} & {*labelled}:
         raise UsageError("the key table has no row of a published case: give that of this store as `key_table`")
-    check_patients(patients_by_case(cohort), key or {})
+    check_patients(patients_of_cases(cohort), key or {})
     labels = labels_of(cohort, labelled, leave_one_patient_out, earlier is not None and earlier.leave_one_patient_out)
     cases = case_rows(labels, labelled, scores or {})
     before = (None, None) if earlier is None else (earlier.split, earlier.sides)

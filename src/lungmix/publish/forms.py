@@ -42,13 +42,8 @@ class AnonymousCase(CaseFiles):
         return super().acquisition.technical()
 
 
-class AnonymousRelabelledCase(RelabelledCase):
-    """Case with labels by another mixture, without these attributes of the patient; see `AnonymousCase`."""
-
-    @property
-    def acquisition(self) -> Acquisition:
-        """Technical attributes of the scan."""
-        return super().acquisition.technical()
+class AnonymousRelabelledCase(AnonymousCase, RelabelledCase):
+    """Case with labels by another mixture, without these attributes of the patient."""
 
 
 def anonymous(case: CaseFiles) -> CaseFiles:
@@ -58,19 +53,19 @@ def anonymous(case: CaseFiles) -> CaseFiles:
     return AnonymousCase(case)
 
 
-def formats_in(text: str) -> tuple[str, ...]:
-    """Return the formats in a list with commas; NRRD is always one of them.
+def formats_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats with some names, in capitals or not, each once; NRRD is always one of them.
 
     Raises
     ------
     UsageError
         If one is unknown.
     """
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    for name in names:
+    chosen = [name.strip().lower() for name in names if name.strip()]
+    for name in chosen:
         if name not in EXTENSIONS:
             raise UsageError(f"images cannot be published as {name!r}: choose from {', '.join(EXTENSIONS)}")
-    return tuple(name for name in EXTENSIONS if name in (NRRD, *names))
+    return tuple(name for name in EXTENSIONS if name in (NRRD, *chosen))
 
 
 def planned_images(case: Case, formats: Sequence[str]) -> list[ImageFile]:
@@ -84,7 +79,7 @@ def planned_images(case: Case, formats: Sequence[str]) -> list[ImageFile]:
     case : Case
         Labelled case.
     formats : sequence of str
-        Names of formats, see `formats_in`.
+        Names of formats, see `formats_of`.
     """
     present = [image for image in IMAGES if image in ALWAYS or _is_finished(case, image)]
     labels = [image for image in present if image in LABEL_MAPS]

@@ -43,7 +43,7 @@ def write_report(
         Receives progress and warnings.
     """
     folder = target / REPORT_FOLDER
-    # Written anew, so that no file of an earlier call stays.
+    # The folder is made again, so that it keeps no file of an earlier call.
     with atomic_write(folder) as partial:
         partial.mkdir(parents=True)
         write_page(cohort, partial, scores=scores, title=title, callback=callback)

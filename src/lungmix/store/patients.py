@@ -57,6 +57,12 @@ def patients_of(cohort: Cohort, *, need_first: bool = True) -> dict[str, tuple[P
     return present
 
 
+def patients_by_case(cohort: Cohort, *, need_first: bool = True) -> dict[str, str]:
+    """Return the patient of each scan of `patients_of`, by the name of its case."""
+    patients = patients_of(cohort, need_first=need_first)
+    return {scan.case: patient for patient, scans in patients.items() for scan in scans}
+
+
 def first_scans(cohort: Cohort) -> dict[str, str]:
     """Return the case of the first scan of the patient, by the case of each later scan."""
     return {later.case: first.case for first, *rest in patients_of(cohort).values() for later in rest}

@@ -125,7 +125,7 @@ def publish(
     with cluster_session(cluster) as (client, callback):
         result = shown.publish(
             cohort, folder or Path(), about, client=client, previous=previous, scores=by_case, key=key_rows,
-            split=sides, leave_one_patient_out=leave_one_patient_out, formats=shown.formats_in(formats), page=page,
+            split=sides, leave_one_patient_out=leave_one_patient_out, formats=shown.names_in(formats), page=page,
             accept_burned_in=shown.names_in(accept_burned_in), callback=callback,
         )  # fmt: skip
     emit(shown.published_values(store, result), lambda _: shown.show_published(console, result), as_json)
